@@ -1,0 +1,159 @@
+"""One YAML file is one run: the owners' dataclasses composed, merged with `a.b=c` overrides, strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from ssl_ebm.data import DataConfig
+from ssl_ebm.encoder import EncoderConfig
+from ssl_ebm.names import unknown
+from ssl_ebm.optim import OptimizerConfig
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The loop.
+
+    Attributes:
+        epochs: Passes over the training images; may be a fraction.
+        batch_size: Images an update, over all processes and accumulation steps.
+        accumulate: Parts that a batch is computed in; each part has negatives and statistics of its own.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+        precision: Of the networks: auto (bfloat16 where the device computes in it), float32 or bfloat16.
+        channels_last: Memory format; null: where it helps.
+        log_every_steps: Updates between lines of metrics.jsonl.
+        knn_every_epochs: Epochs between kNN evaluations on the validation split; 0: never.
+        checkpoint_every_steps: Updates between checkpoints; one is always written at the end.
+        stop_on_collapse: End the run when the collapse alarm persists, instead of warning only.
+    """
+
+    epochs: float = 10.0
+    batch_size: int = 256
+    accumulate: int = 1
+    device: str = "auto"
+    precision: str = "auto"
+    channels_last: bool | None = None
+    log_every_steps: int = 10
+    knn_every_epochs: float = 1.0
+    checkpoint_every_steps: int = 500
+    stop_on_collapse: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "log_every_steps", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be >= 1, got {getattr(self, name)}")
+        if not self.epochs > 0:
+            raise ValueError(f"training.epochs must be > 0, got {self.epochs}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown("training.precision", self.precision, PRECISIONS))
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"training.accumulate must divide batch_size, got {self.accumulate} for a batch of {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run.
+
+    Attributes:
+        run_dir: Where everything it makes goes.
+        seed: Of weights, order and views.
+        data: Which images.
+        views: `name` of a preset, `views` an image, and changes to the preset's augmentations.
+        encoder: Which backbone.
+        objective: `name`, and the arguments that differ from the paper's.
+        optimizer: How parameters are updated.
+        training: The loop.
+    """
+
+    run_dir: str = "runs/run"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    views: dict[str, Any] = field(default_factory=lambda: {"name": "simclr"})
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "simclr"})
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        for part in ("views", "objective"):
+            if "name" not in getattr(self, part):
+                raise ValueError(f"{part} needs a name, e.g. {part}.name=simclr")
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """A config from a YAML file or a mapping, with overrides such as `optimizer.lr=3e-4`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not YAML; an unknown key, or a value that does not fit; the message names key and remedy.
+    """
+    loaded = _read(source)
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"an override must be key=value, e.g. optimizer.lr=3e-4, got {override!r}")
+    try:
+        changes = OmegaConf.from_dotlist(list(overrides))
+        given = OmegaConf.merge(OmegaConf.create(loaded), changes)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
+        config = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise ValueError(_unknown_key(str(error.full_key))) from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"config key {error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(config, Config)
+    return config
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> Any:
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    if not path.is_file():
+        near = sorted(str(p) for p in Path("configs").glob("**/*.yaml"))
+        raise FileNotFoundError(f"{unknown('config file', str(path), near)}")
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:
+        raise ValueError(f"{path} is not a valid YAML file: {str(error).splitlines()[0]}") from None
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path} must hold a mapping of keys to values, got {type(loaded).__name__}")
+    return loaded
+
+
+def _unknown_key(full_key: str) -> str:
+    owner: Any = Config
+    *parents, last = full_key.split(".")
+    for parent in parents:
+        owner = next(f.default_factory for f in dataclasses.fields(owner) if f.name == parent)
+    valid = [f.name for f in dataclasses.fields(owner)]
+    prefix = "".join(parent + "." for parent in parents)
+    return unknown("config key", prefix + last, [prefix + name for name in valid])
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved config as YAML that `load_config` reads."""
+    OmegaConf.save(OmegaConf.structured(config), path)
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Keys in which two configs differ, as `key: value → value`."""
+
+    def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+        if isinstance(value, Mapping):
+            return {k: v for key, item in value.items() for k, v in flatten(item, f"{prefix}{key}.").items()}
+        return {prefix[:-1]: value}
+
+    left, right = (flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (a, b))
+    keys = [*left, *(key for key in right if key not in left)]
+    return [f"{key}: {left.get(key)} → {right.get(key)}" for key in keys if left.get(key) != right.get(key)]

@@ -1,0 +1,49 @@
+"""What a device computes best in, measured once and stated in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssl_ebm.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in what the networks run."""
+
+    device: torch.device
+    bfloat16: bool
+    channels_last: bool
+
+    def autocast(self) -> torch.autocast:
+        """The context that the networks' forward runs in."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    def __str__(self) -> str:
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"{self.device}, {'bfloat16 autocast' if self.bfloat16 else 'float32'}, {layout}"
+
+
+def choose_compute(config: TrainingConfig, local_rank: int = 0) -> Compute:
+    """The device asked for, or the best there is; bfloat16 and channels_last where they are faster.
+
+    On a GPU both are (Ampere or newer). On a CPU channels_last is (oneDNN's layout), and bfloat16 where the processor
+    computes in it (AVX512-BF16, AMX); emulated it is slower than float32.
+
+    Raises:
+        ValueError: The device is not there.
+    """
+    name = config.device
+    if name == "auto":
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except Exception as error:
+        raise ValueError(f"training.device={name} is not there ({str(error).splitlines()[0]}): use auto or cpu") from None
+    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type, bool)()
+    bfloat16 = fast if config.precision == "auto" else config.precision == "bfloat16"
+    channels_last = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
+    return Compute(device, bfloat16, channels_last)

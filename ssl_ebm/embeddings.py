@@ -1,0 +1,51 @@
+"""What encoders give and objectives take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """All embeddings of one batch: `views` augmented views of each of `batch` images.
+
+    `Embeddings(projection=z)` is enough for most objectives; `Objective.uses` names the optional parts that one reads.
+
+    Attributes:
+        projection: projector(backbone(x)), where the energy lives.
+        features: Backbone output, what users keep.
+        prediction: predictor(projection).
+        target: The EMA teacher's projection, without gradient.
+        index: Position of each image in its data set.
+        label: Class of each image; read by supervised objectives only.
+        global_views: With multi-crop, so many leading views are global ones; None: all.
+    """
+
+    projection: Float[Tensor, "views batch dim"]
+    features: Float[Tensor, "views batch feature"] | None = None
+    prediction: Float[Tensor, "views batch dim"] | None = None
+    target: Float[Tensor, "views batch dim"] | None = None
+    index: Int[Tensor, " batch"] | None = None
+    label: Int[Tensor, " batch"] | None = None
+    global_views: int | None = None
+
+    def float(self) -> Embeddings:
+        """Half-precision parts as float32; float32 and float64 stay as they are."""
+        half = (torch.float16, torch.bfloat16)
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v.float() for k, v in parts.items() if isinstance(v, Tensor) and v.dtype in half})
+
+    def require(self, name: str, *, why: str) -> Tensor:
+        """The optional part called `name`.
+
+        Raises:
+            ValueError: It is missing.
+        """
+        part = getattr(self, name)
+        if part is None:
+            raise ValueError(f"{why} needs Embeddings({name}=...), got None")
+        return part

@@ -1,0 +1,227 @@
+"""The networks: a timm backbone, and around it projector, predictor and teacher."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssl_ebm.embeddings import Embeddings
+from ssl_ebm.heads import HeadSpec
+from ssl_ebm.names import unknown
+from ssl_ebm.stem import adapt_stem, find_downsampling, patch_size_for, total_stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which backbone.
+
+    Attributes:
+        name: A timm model's name.
+        kwargs: Its own arguments, passed to `timm.create_model`.
+        pretrained: Start from timm's weights.
+        adapt_stem: Remove downsampling that small images do not survive.
+        output_stride: Pixels of the image for one of the last feature map; None: chosen by the image size.
+    """
+
+    name: str = "resnet18"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    adapt_stem: bool = True
+    output_stride: int | None = None
+
+
+class Encoder(nn.Module):
+    """A timm backbone on images in [0, 1]: normalised, run, pooled.
+
+    Attributes:
+        backbone: The timm model without classifier.
+        num_features: Dimension of its features.
+        in_chans: Channels of its images.
+        image_size: Side of its images in pixels.
+        output_stride: Pixels of the image for one of the last feature map.
+        recipe: How to build the backbone from timm: arguments of `create_model`, and the changes to its stem.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        in_chans: int,
+        image_size: int,
+        output_stride: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.recipe = backbone, recipe or {}
+        self.in_chans, self.image_size, self.output_stride = in_chans, image_size, output_stride
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor([float(v) for v in values]).view(-1, 1, 1))
+        self.num_features = self._count_features()
+
+    @torch.no_grad()
+    def _count_features(self) -> int:
+        training = self.training
+        features = self.eval()(torch.zeros(1, self.in_chans, self.image_size, self.image_size))
+        self.train(training)
+        return features.shape[1]
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
+        """Features of images in [0, 1].
+
+        Raises:
+            ValueError: Wrong number of channels or wrong size.
+        """
+        expected = (self.in_chans, self.image_size, self.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ValueError(f"the encoder takes images of {expected} (channels, height, width), got {tuple(images.shape[1:])}")
+        return self.backbone((images - self.mean) / self.std)
+
+
+def create_encoder(
+    name: str,
+    *,
+    in_chans: int = 3,
+    image_size: int = 224,
+    pretrained: bool = False,
+    adapt: bool = True,
+    output_stride: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> Encoder:
+    """A timm backbone by name, its stem adapted by structure to small images.
+
+    Args:
+        name: As in `timm.list_models()`.
+        in_chans: Channels of the images.
+        image_size: Their side in pixels.
+        pretrained: Load timm's weights, from its cache or the hub.
+        adapt: Remove early strides and pooling (convolutional networks) or choose the patch size (transformers).
+        output_stride: The stride wanted; None: by the image size.
+        mean: Of each channel of images in [0, 1]; None: of the pretraining, else .5.
+        std: Likewise; None: of the pretraining, else .25.
+        **kwargs: timm's own arguments, e.g. `channels=(32, 64, 128, 256)`.
+
+    Raises:
+        ValueError: Unknown name, weights that cannot be had, or images that the network cannot take.
+    """
+    if not timm.is_model(name):
+        raise ValueError(unknown("timm model", name, timm.list_models()))
+    config = timm.get_pretrained_cfg(name)
+    arguments = {"in_chans": in_chans, "num_classes": 0, **kwargs}
+    changes: dict[str, str] = {}
+    if _takes_patches(name):
+        patch = output_stride or (patch_size_for(image_size, largest=16) if adapt else None)
+        arguments |= {"img_size": image_size} | ({"patch_size": patch} if patch else {})
+        backbone = _create(name, pretrained, arguments)
+        output_stride = patch or int(np.max(backbone.patch_embed.patch_size))
+    else:
+        backbone = _create(name, pretrained, arguments)
+        native_size = config.input_size[-1] if config else 224
+        levels = find_downsampling(backbone, in_chans=in_chans, sizes=(native_size, image_size))
+        if adapt or output_stride is not None:
+            changes = adapt_stem(backbone, levels, in_chans=in_chans, image_size=image_size, output_stride=output_stride)
+        output_stride = total_stride([level for level in levels if level[0].name not in changes])
+    use = config if pretrained else None
+    try:
+        return Encoder(
+            backbone,
+            in_chans=in_chans,
+            image_size=image_size,
+            output_stride=output_stride,
+            mean=mean or (_per_channel(use.mean, in_chans) if use else [0.5] * in_chans),
+            std=std or (_per_channel(use.std, in_chans) if use else [0.25] * in_chans),
+            recipe={"model_name": name, **arguments, "stem_changes": changes},
+        )
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name} does not run on {in_chans}-channel images of {image_size} pixels: {reason}") from error
+
+
+def _takes_patches(name: str) -> bool:
+    """Whether the model is made for a given image and patch size, as transformers and mixers are."""
+    with torch.device("meta"):
+        arguments = inspect.signature(type(timm.create_model(name)).__init__).parameters
+    return {"img_size", "patch_size"} <= set(arguments)
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> list[float]:
+    return list(values) if len(values) == in_chans else [sum(values) / len(values)] * in_chans
+
+
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise ValueError(f"timm model {name!r} does not take these arguments: {error}") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if not pretrained:
+            raise ValueError(f"timm cannot build {name!r}: {reason}") from error
+        raise ValueError(
+            f"pretrained weights of {name!r} cannot be loaded ({type(error).__name__}: {reason}): connect to the hub, "
+            "fill timm's cache, or use pretrained=False"
+        ) from error
+
+
+class JointEmbedding(nn.Module):
+    """Backbone, projector, and what the objective asks for: predictor, teacher.
+
+    All views of a batch pass the network together, so that BatchNorm normalises over views and images. The teacher is a
+    copy of backbone and projector that never gets a gradient; it stays in training mode with BatchNorm statistics of its
+    own, as in the official BYOL, MoCo and DINO.
+    """
+
+    def __init__(self, encoder: Encoder, heads: HeadSpec, *, uses: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = heads.projector.build(encoder.num_features)
+        self.predictor = heads.predictor.build(heads.projector.out) if heads.predictor else None
+        self.teacher = nn.Sequential(copy.deepcopy(encoder), copy.deepcopy(self.projector)) if "target" in uses else None
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False)
+
+    def forward(
+        self,
+        views: Float[Tensor, "v n c h w"],
+        index: Int[Tensor, " n"] | None = None,
+        label: Int[Tensor, " n"] | None = None,
+    ) -> Embeddings:
+        """Embeddings of all views of a batch."""
+        shape, images = views.shape[:2], views.flatten(0, 1)
+        features = self.encoder(images)
+        projection = self.projector(features)
+        prediction = None if self.predictor is None else self.predictor(projection)
+        target = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = self.teacher(images).unflatten(0, shape)
+        return Embeddings(
+            features=features.unflatten(0, shape),
+            projection=projection.unflatten(0, shape),
+            prediction=None if prediction is None else prediction.unflatten(0, shape),
+            target=target,
+            index=index,
+            label=label,
+        )
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """t ← momentum t + (1 - momentum) θ, once an optimiser step; parameters only."""
+        if self.teacher is not None:
+            ours = [*self.encoder.parameters(), *self.projector.parameters()]
+            torch._foreach_lerp_(list(self.teacher.parameters()), ours, 1 - momentum)

@@ -1,0 +1,155 @@
+"""Joint-embedding energies E(a, b): low for compatible pairs. One sign, everywhere, in nats.
+
+Every energy here is an inner product up to offsets,
+
+    E(a, b) = -<f(a), g(b)> + u(a) + v(b),
+
+so that one factorisation serves the pairwise value, the whole matrix, linear-memory tiles and inner-product search.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Side = Literal["anchor", "candidate"]
+
+
+class Factor(NamedTuple):
+    """One side of E_ij = -<f_i, g_j> + u_i + v_j."""
+
+    vectors: Float[Tensor, "n k"]
+    offset: Float[Tensor, " n"] | None  # None: zero
+
+
+class Energy(nn.Module):
+    """E(a, b) of two embeddings; low = compatible.
+
+    A subclass gives `factor`; `paired` and `cross` follow from it.
+
+    Attributes:
+        symmetric: Whether E(a, b) = E(b, a).
+    """
+
+    symmetric: bool = True
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """Vectors and offset of one side of the factorisation."""
+        raise NotImplementedError
+
+    def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
+        """E(a_i, b_i)."""
+        f, g = self.factor(a, "anchor"), self.factor(b, "candidate")
+        return _add_offsets(-(f.vectors * g.vectors).sum(1), f.offset, g.offset)
+
+    def cross(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> Float[Tensor, "n m"]:
+        """E(a_i, b_j); its diagonal equals `paired`."""
+        f, g = self.factor(a, "anchor"), self.factor(b, "candidate")
+        return _add_offsets(-f.vectors @ g.vectors.T, None if f.offset is None else f.offset[:, None], g.offset)
+
+
+def _add_offsets(energy: Tensor, *offsets: Tensor | None) -> Tensor:
+    for offset in offsets:
+        energy = energy if offset is None else energy + offset
+    return energy
+
+
+class Cosine(Energy):
+    """E(a, b) = -cos(a, b) / τ, in [-1/τ, 1/τ].
+
+    The embeddings of SimCLR, MoCo, SupCon, SigLIP. With `learnable`, log(1/τ) is a parameter, as in SigLIP.
+    """
+
+    def __init__(self, *, temperature: float = 1.0, learnable: bool = False) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        log_scale = -torch.tensor(temperature, dtype=torch.float64).log().float()
+        self.log_scale = nn.Parameter(log_scale) if learnable else None
+        self.fixed_temperature = float(temperature)
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """τ: a number, or a tensor with a gradient where it is learnable."""
+        return self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """f = a / (‖a‖ τ), g = b / ‖b‖, no offsets."""
+        unit = F.normalize(x, dim=1)
+        return Factor(unit / self.temperature if side == "anchor" else unit, None)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"temperature={float(self.temperature):g}" + (", learnable" if self.log_scale is not None else "")
+
+
+class SquaredEuclidean(Energy):
+    """E(a, b) = scale · ‖a - b‖², divided by D where `per_dimension`; ≥ 0.
+
+    With `normalize` both sides are unit vectors first and E = scale · (2 - 2 cos(a, b)), in [0, 4 scale]: BYOL's form.
+    """
+
+    def __init__(self, *, scale: float = 1.0, normalize: bool = False, per_dimension: bool = False) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale must be > 0, got {scale}")
+        self.scale, self.normalize, self.per_dimension = float(scale), normalize, per_dimension
+
+    def _prepare(self, x: Tensor) -> tuple[Tensor, float]:
+        scale = self.scale / x.shape[1] if self.per_dimension else self.scale
+        return (F.normalize(x, dim=1) if self.normalize else x), scale
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """f = 2 scale a, g = b, u = scale ‖a‖², v = scale ‖b‖²."""
+        x, scale = self._prepare(x)
+        return Factor(2 * scale * x if side == "anchor" else x, scale * x.square().sum(1))
+
+    def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
+        """scale · ‖a_i - b_i‖², from the difference: exact where the two are close."""
+        (a, scale), (b, _) = self._prepare(a), self._prepare(b)
+        return scale * (a - b).square().sum(1)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"scale={self.scale:g}, normalize={self.normalize}, per_dimension={self.per_dimension}"
+
+
+class Dot(Energy):
+    """E(a, b) = -<a, b>, with ‖a‖, ‖b‖ clipped to `max_norm` where one is given (spectral contrastive loss: √μ)."""
+
+    def __init__(self, *, max_norm: float | None = None) -> None:
+        super().__init__()
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm must be > 0 or None, got {max_norm}")
+        self.max_norm = max_norm
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """f = clip(a), g = clip(b), no offsets."""
+        if self.max_norm is not None:
+            norm = x.norm(dim=1, keepdim=True)
+            x = torch.where(norm > self.max_norm, F.normalize(x, dim=1) * self.max_norm, x)
+        return Factor(x, None)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"max_norm={self.max_norm}"
+
+
+class Bilinear(Energy):
+    """E(a, b) = -aᵀ W b with a learned W, the identity at first; not symmetric. CPC's energy (arXiv 1807.03748)."""
+
+    symmetric = False
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be >= 1, got {dim}")
+        self.weight = nn.Parameter(torch.eye(dim))
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """f = Wᵀ a, g = b, no offsets."""
+        return Factor(x @ self.weight.to(x.dtype) if side == "anchor" else x, None)

@@ -1,0 +1,166 @@
+"""What a user keeps after training: features, embeddings, and the energy of pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssl_ebm.checkpoint import RunDirectory, load_tensors, save_tensors, write_json
+from ssl_ebm.config import Config, load_config
+from ssl_ebm.encoder import Encoder, EncoderConfig, JointEmbedding, create_encoder
+from ssl_ebm.energies import Energy
+from ssl_ebm.objectives import Objective, create_objective
+
+Images = Float[Tensor, "n c h w"]
+
+
+class EnergyModel(nn.Module):
+    """A trained encoder with the energy that it was trained under; low = compatible.
+
+    Always in eval mode, without gradients to its weights; no result depends on the other images of a call. Images are
+    floats in [0, 1].
+
+    Attributes:
+        encoder: Backbone with its normalisation.
+        projector: What the energy sees the features through.
+        scorer: E on projections.
+        config: The run's config.
+    """
+
+    def __init__(self, encoder: Encoder, projector: nn.Module, scorer: Energy, config: Config) -> None:
+        super().__init__()
+        self.encoder, self.projector, self.scorer, self.config = encoder, projector, scorer, config
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> EnergyModel:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.encoder.mean.device
+
+    def features(self, x: Images) -> Float[Tensor, "n feature"]:
+        """Backbone features."""
+        return self.encoder(x.to(self.device)).float()
+
+    def embed(self, x: Images) -> Float[Tensor, "n dim"]:
+        """Projections, where the energy lives."""
+        return self.projector(self.features(x)).float()
+
+    def energy(self, x: Images, y: Images) -> Float[Tensor, " n"]:
+        """E(x_i, y_i)."""
+        return self.scorer.paired(self.embed(x), self.embed(y))
+
+    def energy_matrix(self, x: Images, y: Images) -> Float[Tensor, "n m"]:
+        """E(x_i, y_j)."""
+        return self.scorer.cross(self.embed(x), self.embed(y))
+
+    def free_energy(self, x: Images, bank: Images, beta: float = 1.0) -> Float[Tensor, " n"]:
+        """F(x) = -1/β log mean_j exp(-β E(x, bank_j)): low where x resembles the bank."""
+        if not beta > 0:
+            raise ValueError(f"beta must be > 0, got {beta}")
+        energies = -beta * self.energy_matrix(x, bank)
+        return -(energies.logsumexp(1) - math.log(energies.shape[1])) / beta
+
+    def index(self, y: Images) -> EnergyIndex:
+        """A faiss index of images, searched by energy."""
+        return EnergyIndex(self, self.embed(y))
+
+    def export(self, path: str | Path) -> Path:
+        """Write the backbone's weights for timm, and beside them a .json that says how to build the network.
+
+        `timm.create_model(name, **kwargs, checkpoint_path=path)` loads them strictly. The features are equal after the
+        stem's changes listed in the .json, none where the image size needed none.
+
+        Raises:
+            ValueError: `path` does not end in .safetensors.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"export path must end in .safetensors, got {str(path)!r}")
+        save_tensors(path, self.encoder.backbone.state_dict(), {"format": "pt"})
+        normalisation = {name: getattr(self.encoder, name).flatten().tolist() for name in ("mean", "std")}
+        write_json(path.with_suffix(".json"), self.encoder.recipe | normalisation)
+        return path
+
+
+class EnergyIndex:
+    """Nearest images by energy: inner-product search over the energy's factorisation.
+
+        E_ij = u_i - <(f_i, 1), (g_j, -v_j)>
+
+    Attributes:
+        faiss: The faiss index.
+    """
+
+    def __init__(self, model: EnergyModel, embeddings: Float[Tensor, "m dim"]) -> None:
+        self.model = model
+        vectors = self._augmented(embeddings, "candidate")
+        self.faiss = faiss.IndexFlatIP(vectors.shape[1])
+        self.faiss.add(vectors)
+
+    def _augmented(self, embeddings: Tensor, side: str) -> np.ndarray:
+        vectors, offset = self.model.scorer.factor(embeddings, side)  # type: ignore[arg-type]
+        last = torch.ones_like(vectors[:, :1])
+        if side == "candidate":
+            last = torch.zeros_like(last) if offset is None else -offset[:, None]
+        return torch.cat([vectors, last], dim=1).cpu().numpy()
+
+    def search(self, x: Images, k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """Energies and positions of the k images of lowest energy, lowest first."""
+        if not 1 <= k <= self.faiss.ntotal:
+            raise ValueError(f"k must be in [1, {self.faiss.ntotal}], the size of the index, got {k}")
+        embeddings = self.model.embed(x)
+        scores, positions = self.faiss.search(self._augmented(embeddings, "anchor"), k)
+        offset = self.model.scorer.factor(embeddings, "anchor").offset
+        energies = -torch.from_numpy(scores)
+        return energies if offset is None else energies + offset.cpu()[:, None], torch.from_numpy(positions)
+
+
+def keep(model: JointEmbedding, objective: Objective) -> dict[str, Tensor]:
+    """Of a training's state, the tensors of an `EnergyModel`."""
+    parts = {"encoder": model.encoder, "projector": model.projector, "scorer": objective.energy}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+
+
+def build_encoder(config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Sequence[float]) -> Encoder:
+    """The encoder that a config describes."""
+    return create_encoder(
+        config.name,
+        in_chans=in_chans,
+        image_size=image_size,
+        pretrained=config.pretrained,
+        adapt=config.adapt_stem,
+        output_stride=config.output_stride,
+        **statistics,
+        **config.kwargs,
+    )
+
+
+def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel:
+    """The `EnergyModel` of a run directory.
+
+    Raises:
+        FileNotFoundError: It is not a run directory, or the run has not reached its first checkpoint.
+        ValueError: Its files are damaged.
+    """
+    run = RunDirectory(Path(run_dir)).require()
+    tensors, metadata = load_tensors(run.encoder)
+    config = load_config(run.config)
+    encoder = build_encoder(dataclasses.replace(config.encoder, pretrained=False), **json.loads(metadata["images"]))
+    objective = create_objective(**config.objective)
+    model = EnergyModel(encoder, objective.heads.projector.build(encoder.num_features), objective.energy, config)
+    model.load_state_dict(tensors)
+    return model.to(device)

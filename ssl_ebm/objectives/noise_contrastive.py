@@ -1,0 +1,55 @@
+"""Noise-contrastive: is a pair compatible, or drawn from a known noise distribution?"""
+
+from __future__ import annotations
+
+from ssl_ebm.contrasts import NoiseContrastive, Sigmoid
+from ssl_ebm.energies import Cosine
+from ssl_ebm.heads import MLP, HeadSpec
+from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives
+from ssl_ebm.objectives.objective import Objective
+
+
+def nce(
+    *,
+    bank_size: int,
+    temperature: float = 0.07,
+    draws: int = 4096,
+    bank_momentum: float = 0.5,
+    projector: MLP = MLP(hidden=(), out=128),
+) -> Objective:
+    """Instance discrimination by noise-contrastive estimation against a memory of every image.
+
+    -log h⁺ - Σ_m log(1 - h⁻), h = σ(-E - log(m q) - log Z), q = 1/n; each view is compared with its own image's memory.
+    `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
+    Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, one linear layer.
+    """
+    memory = Memory(size=bank_size, dim=projector.out, momentum=bank_momentum)
+    return Objective(
+        energy=Cosine(temperature=temperature),
+        contrast=NoiseContrastive(population=bank_size),
+        negatives=MemoryNegatives(memory, draws=draws),
+        target=memory,
+        heads=HeadSpec(projector=projector),
+    )
+
+
+def siglip(
+    *,
+    temperature: float = 0.1,
+    bias: float = -10.0,
+    learnable: bool = True,
+    projector: MLP = MLP(hidden=(2048, 2048), out=128, output_norm="batch_no_bias"),
+) -> Objective:
+    """Sigmoid loss over all pairs of the two views: -1/N Σ_ij log σ(y_ij (t c_ij + b)), t = 1/τ and b learned.
+
+    Here E = -t c, and -b is the threshold on it. Collapsed at t + b = 0: N log 2.
+    Source: Zhai et al. 2023, arXiv 2303.15343 (google-research/big_vision): t' = log 10, b = -10. The projector is
+    SimCLR's: the paper trains image and text towers.
+    """
+    return Objective(
+        energy=Cosine(temperature=temperature, learnable=learnable),
+        contrast=Sigmoid(bias=bias, learnable=learnable),
+        negatives=BatchNegatives(views="other"),
+        heads=HeadSpec(projector=projector),
+        pairing="first",
+    )

@@ -1,0 +1,131 @@
+"""Adapt a backbone made for 224-pixel images to small ones, by its structure and not by its name.
+
+Convolutional networks: strided modules are found by running the network once; those of the highest resolutions lose
+their stride (a pooling becomes the identity) until the last feature map is at least `MIN_MAP` wide. Kernels keep their
+size, so the weights still load into the plain timm model. Transformers: the patch size is chosen instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MIN_MAP = 3  # width of the last feature map: 28 pixels at stride 8 give 4 (ResNet) or 3 (ConvNeXt, unpadded)
+MIN_TOKENS = 7  # tokens a side: 28 pixels in patches of 4, 32 in patches of 4
+
+STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass(frozen=True)
+class Downsampling:
+    """A module that reduces the resolution when the network runs."""
+
+    name: str
+    input_size: int
+    stride: int
+
+
+Levels = list[list[Downsampling]]  # by resolution, highest first; those at one resolution are parallel branches
+
+
+def find_downsampling(network: nn.Module, *, in_chans: int, sizes: Sequence[int]) -> Levels:
+    """The network's downsampling, read by running it on the first of the image sizes that it takes."""
+    found: list[Downsampling] = []
+
+    def hook_for(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            stride = int(np.max(module.stride))
+            if stride > 1 and inputs[0].ndim == 4:
+                found.append(Downsampling(name, inputs[0].shape[-1], stride))
+
+        return hook
+
+    hooks = [m.register_forward_hook(hook_for(n)) for n, m in network.named_modules() if isinstance(m, STRIDED)]
+    for size in sizes:
+        found.clear()
+        if _last_map(network, in_chans, size) is not None:
+            break
+    for hook in hooks:
+        hook.remove()
+    resolutions = sorted({down.input_size for down in found}, reverse=True)
+    return [[down for down in found if down.input_size == size] for size in resolutions]
+
+
+def total_stride(levels: Levels) -> int:
+    """Pixels of the image for one of the last feature map."""
+    return math.prod(level[0].stride for level in levels)
+
+
+@torch.no_grad()
+def _last_map(network: nn.Module, in_chans: int, size: int) -> int | None:
+    """Width of the last feature map of an image; None where the network does not run on it."""
+    training = network.training
+    try:
+        last = network.eval().forward_features(torch.zeros(1, in_chans, size, size))
+    except (RuntimeError, AssertionError):
+        return None
+    finally:
+        network.train(training)
+    return last.shape[-1] if last.ndim == 4 else MIN_MAP
+
+
+def _remove(network: nn.Module, name: str) -> str:
+    """Take the stride from a convolution, or the pooling from the network; says which."""
+    module = network.get_submodule(name)
+    if isinstance(module, nn.Conv2d):
+        module.stride = (1, 1)
+        if module.kernel_size[0] % 2 == 0 and module.padding == (0, 0):  # a patchifying stem has no padding: keep the size within a pixel
+            module.padding = tuple((k - 1) // 2 for k in module.kernel_size)
+        return f"stride=(1, 1), padding={module.padding}"
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    return "Identity()"
+
+
+def adapt_stem(
+    network: nn.Module, levels: Levels, *, in_chans: int, image_size: int, output_stride: int | None = None
+) -> dict[str, str]:
+    """Remove early downsampling from a convolutional network, in place; returns what was done to which module.
+
+    Args:
+        network: A timm model.
+        levels: Its downsampling.
+        in_chans: Channels of its images.
+        image_size: Their side in pixels.
+        output_stride: The stride wanted; None: the largest that leaves a last feature map of `MIN_MAP`.
+
+    Raises:
+        ValueError: The stride cannot be had, or the network does not run on such images.
+    """
+    changes: dict[str, str] = {}
+    strides = [total_stride(levels[removed:]) for removed in range(len(levels) + 1)]
+    if output_stride is not None and output_stride not in strides:
+        raise ValueError(f"output_stride must be one of {strides} for this encoder, got {output_stride}")
+    for removed, stride in enumerate(strides):
+        for down in levels[removed - 1] if removed else []:
+            changes[down.name] = _remove(network, down.name)
+        width = _last_map(network, in_chans, image_size)
+        if width is not None and (width >= MIN_MAP if output_stride is None else stride == output_stride):
+            return changes
+    raise ValueError(
+        f"{type(network).__name__} does not run on {image_size}-pixel images, nor with its stem adapted: take a larger "
+        "image_size or another encoder"
+    )
+
+
+def patch_size_for(image_size: int, largest: int) -> int:
+    """The largest patch, at most `largest`, that divides the image into at least `MIN_TOKENS` a side.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for patch in range(min(largest, image_size), 0, -1):
+        if image_size % patch == 0 and image_size // patch >= MIN_TOKENS:
+            return patch
+    raise ValueError(f"image_size must be at least {MIN_TOKENS} pixels for a transformer, got {image_size}")
