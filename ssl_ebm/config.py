@@ -69,7 +69,9 @@ class Config:
         run_dir: Where everything it makes goes.
         seed: Of weights, order and views.
         data: Which images.
-        views: `name` of a preset, `views` an image, and changes to the preset's augmentations.
+        views: `name` of a preset, `views` an image, their `size` in pixels (the images' own if not given: smaller is
+            faster, and objects in small crops then look as large as in whole images, arXiv 1906.06423), and changes to
+            the preset's augmentations.
         encoder: Which backbone.
         objective: `name`, and the arguments that differ from the paper's.
         optimizer: How parameters are updated.
@@ -96,7 +98,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not YAML; an unknown key, or a value that does not fit; the message names key and remedy.
+        ValueError: The file is not YAML; an unknown key, or a value that does not fit; named with the remedy.
     """
     loaded = _read(source)
     for override in overrides:

@@ -43,7 +43,10 @@ class Attract(Contrast):
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """mean_p (E⁺)^power."""
-        return positive.mean_energy() if self.power == 1 else positive.mean(lambda energy: energy.pow(self.power))
+        if self.power == 1:
+            return positive.mean_energy()
+        # equal views have a gradient of 0 instead of the NaN of 0^(power - 1) · 0
+        return positive.mean(lambda energy: energy.clamp(min=torch.finfo(energy.dtype).tiny).pow(self.power))
 
 
 class InfoNCE(Contrast):
@@ -78,8 +81,8 @@ class InfoNCE(Contrast):
 class Margin(Contrast):
     """mean_n [margin + E⁺ - E⁻]₊: negatives only count while they come within a margin of the positive.
 
-    E⁺ is the mean over the anchor's positives. The mean is over all negatives (FaceNet, arXiv 1503.03832, eq. 3, without
-    mining); with `active_only` over those that violate the margin, which keeps the gradient's size as they grow rare.
+    E⁺ is the mean over the anchor's positives. The mean is over all negatives (FaceNet, arXiv 1503.03832, eq. 3, not
+    mined); with `active_only` over those that violate the margin, which keeps the gradient's size as they grow rare.
     """
 
     def __init__(self, *, margin: float = 0.2, active_only: bool = False) -> None:
@@ -100,7 +103,7 @@ class Margin(Contrast):
 
 
 class Spectral(Contrast):
-    """(2 E⁺ + mean_n (E⁻)²) / μ with E = -<z, z'>: low-rank factorisation of the graph of positives (arXiv 2106.04156)."""
+    """(2 E⁺ + mean_n (E⁻)²) / μ with E = -<z, z'>: factorises the graph of positives (arXiv 2106.04156)."""
 
     def __init__(self, *, mu: float = 1.0) -> None:
         super().__init__()
@@ -126,8 +129,8 @@ class Sigmoid(Contrast):
 
         Σ_p softplus(E⁺ - b) + Σ_n softplus(b - E⁻)
 
-    Summed over the pairs of an anchor, as in the authors' code. With b = -log(number of negatives) it is NCE. The sign of
-    b is the code's: pairs are incompatible a priori, so b starts low.
+    Summed over the pairs of an anchor, as in the authors' code. With b = -log(number of negatives) it is NCE. The sign
+    of b is the code's: pairs are incompatible a priori, so b starts low.
     """
 
     def __init__(self, *, bias: float = -10.0, learnable: bool = True) -> None:
@@ -146,7 +149,7 @@ class NoiseContrastive(Contrast):
         -log h⁺ - Σ_m log(1 - h⁻),   h = σ(-E - log Z - log(m / population))
 
     Z is a constant estimated from the first batch in training, Z = population · mean exp(-E⁻), as in InstDisc
-    (arXiv 1805.01978; lemniscate's NCEAverage); a buffer.
+    (arXiv 1805.01978; lemniscate's NCEAverage); a buffer. Before that, evaluation estimates it from its own batch.
     """
 
     log_partition: Tensor
@@ -163,13 +166,14 @@ class NoiseContrastive(Contrast):
         """Loss of each anchor."""
         assert negative is not None
         log_draws = negative.count[0].log()
+        log_partition = self.log_partition
+        self.estimated = self.estimated or not bool(log_partition.isnan())  # once a run: it waits for the device
         if not self.estimated:
-            self._estimate(negative.logsumexp().detach() - log_draws)
-        return discriminate(positive, negative, math.log(self.population) - log_draws - self.log_partition)
+            log_partition = self._estimate(negative.logsumexp().detach() - log_draws)
+            if self.training:
+                self.log_partition.copy_(log_partition)
+        return discriminate(positive, negative, math.log(self.population) - log_draws - log_partition)
 
-    def _estimate(self, log_means: Float[Tensor, " n"]) -> None:
-        if bool(self.log_partition.isnan()):  # not restored from a checkpoint
-            log_means = distributed.gather(log_means)
-            log_mean = log_means.logsumexp(0) - math.log(len(log_means))
-            self.log_partition.copy_(log_mean + math.log(self.population))
-        self.estimated = True
+    def _estimate(self, log_means: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        log_means = distributed.gather(log_means)
+        return log_means.logsumexp(0) - math.log(len(log_means)) + math.log(self.population)

@@ -42,7 +42,9 @@ def choose_compute(config: TrainingConfig, local_rank: int = 0) -> Compute:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except Exception as error:
-        raise ValueError(f"training.device={name} is not there ({str(error).splitlines()[0]}): use auto or cpu") from None
+        raise ValueError(
+            f"training.device={name} is not there ({str(error).splitlines()[0]}): use auto or cpu"
+        ) from None
     fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type, bool)()
     bfloat16 = fast if config.precision == "auto" else config.precision == "bfloat16"
     channels_last = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -36,8 +37,9 @@ class Embeddings:
     def float(self) -> Embeddings:
         """Half-precision parts as float32; float32 and float64 stay as they are."""
         half = (torch.float16, torch.bfloat16)
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v.float() for k, v in parts.items() if isinstance(v, Tensor) and v.dtype in half})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changes = {name: x.float() for name, x in parts.items() if isinstance(x, Tensor) and x.dtype in half}
+        return replace(self, **cast("dict[str, Any]", changes))
 
     def require(self, name: str, *, why: str) -> Tensor:
         """The optional part called `name`.

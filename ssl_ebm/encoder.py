@@ -87,7 +87,13 @@ class Encoder(nn.Module):
         """
         expected = (self.in_chans, self.image_size, self.image_size)
         if tuple(images.shape[1:]) != expected:
-            raise ValueError(f"the encoder takes images of {expected} (channels, height, width), got {tuple(images.shape[1:])}")
+            raise ValueError(
+                f"the encoder takes images of {expected} (channels, height, width), got {tuple(images.shape[1:])}"
+            )
+        return self.at_any_size(images)
+
+    def at_any_size(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
+        """Features of images of another size than the encoder's, for the convolutional networks that take them."""
         return self.backbone((images - self.mean) / self.std)
 
 
@@ -128,13 +134,15 @@ def create_encoder(
         patch = output_stride or (patch_size_for(image_size, largest=16) if adapt else None)
         arguments |= {"img_size": image_size} | ({"patch_size": patch} if patch else {})
         backbone = _create(name, pretrained, arguments)
-        output_stride = patch or int(np.max(backbone.patch_embed.patch_size))
+        output_stride = patch or int(np.max(backbone.patch_embed.patch_size))  # type: ignore[union-attr,arg-type]
     else:
         backbone = _create(name, pretrained, arguments)
         native_size = config.input_size[-1] if config else 224
         levels = find_downsampling(backbone, in_chans=in_chans, sizes=(native_size, image_size))
         if adapt or output_stride is not None:
-            changes = adapt_stem(backbone, levels, in_chans=in_chans, image_size=image_size, output_stride=output_stride)
+            changes = adapt_stem(
+                backbone, levels, in_chans=in_chans, image_size=image_size, output_stride=output_stride
+            )
         output_stride = total_stride([level for level in levels if level[0].name not in changes])
     use = config if pretrained else None
     try:
@@ -149,7 +157,9 @@ def create_encoder(
         )
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{name} does not run on {in_chans}-channel images of {image_size} pixels: {reason}") from error
+        raise ValueError(
+            f"{name} does not run on {in_chans}-channel images of {image_size} pixels: {reason}"
+        ) from error
 
 
 def _takes_patches(name: str) -> bool:
@@ -182,8 +192,8 @@ class JointEmbedding(nn.Module):
     """Backbone, projector, and what the objective asks for: predictor, teacher.
 
     All views of a batch pass the network together, so that BatchNorm normalises over views and images. The teacher is a
-    copy of backbone and projector that never gets a gradient; it stays in training mode with BatchNorm statistics of its
-    own, as in the official BYOL, MoCo and DINO.
+    copy of backbone and projector that never gets a gradient; it stays in training mode with its own BatchNorm
+    statistics, as in the official BYOL, MoCo and DINO.
     """
 
     def __init__(self, encoder: Encoder, heads: HeadSpec, *, uses: frozenset[str] = frozenset()) -> None:
@@ -191,7 +201,9 @@ class JointEmbedding(nn.Module):
         self.encoder = encoder
         self.projector = heads.projector.build(encoder.num_features)
         self.predictor = heads.predictor.build(heads.projector.out) if heads.predictor else None
-        self.teacher = nn.Sequential(copy.deepcopy(encoder), copy.deepcopy(self.projector)) if "target" in uses else None
+        self.teacher = (
+            nn.Sequential(copy.deepcopy(encoder), copy.deepcopy(self.projector)) if "target" in uses else None
+        )
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
 
@@ -203,13 +215,13 @@ class JointEmbedding(nn.Module):
     ) -> Embeddings:
         """Embeddings of all views of a batch."""
         shape, images = views.shape[:2], views.flatten(0, 1)
-        features = self.encoder(images)
+        features = self.encoder.at_any_size(images)
         projection = self.projector(features)
         prediction = None if self.predictor is None else self.predictor(projection)
         target = None
         if self.teacher is not None:
             with torch.no_grad():
-                target = self.teacher(images).unflatten(0, shape)
+                target = self.teacher[1](self.teacher[0].at_any_size(images)).unflatten(0, shape)
         return Embeddings(
             features=features.unflatten(0, shape),
             projection=projection.unflatten(0, shape),
@@ -221,7 +233,8 @@ class JointEmbedding(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """t ← momentum t + (1 - momentum) θ, once an optimiser step; parameters only."""
+        """T ← momentum t + (1 - momentum) θ, once an optimiser step; parameters only."""
         if self.teacher is not None:
-            ours = [*self.encoder.parameters(), *self.projector.parameters()]
-            torch._foreach_lerp_(list(self.teacher.parameters()), ours, 1 - momentum)
+            ours: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
+            theirs: list[Tensor] = list(self.teacher.parameters())
+            torch._foreach_lerp_(theirs, ours, 1 - momentum)

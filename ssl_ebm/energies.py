@@ -78,13 +78,15 @@ class Cosine(Energy):
         return self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """f = a / (‖a‖ τ), g = b / ‖b‖, no offsets."""
+        """F = a / (‖a‖ τ), g = b / ‖b‖, no offsets."""
         unit = F.normalize(x, dim=1)
         return Factor(unit / self.temperature if side == "anchor" else unit, None)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"temperature={float(self.temperature):g}" + (", learnable" if self.log_scale is not None else "")
+        if self.log_scale is None:
+            return f"temperature={self.fixed_temperature:g}"
+        return f"temperature={self.log_scale.detach().neg().exp():g}, learnable"
 
 
 class SquaredEuclidean(Energy):
@@ -104,12 +106,12 @@ class SquaredEuclidean(Energy):
         return (F.normalize(x, dim=1) if self.normalize else x), scale
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """f = 2 scale a, g = b, u = scale ‖a‖², v = scale ‖b‖²."""
+        """F = 2 scale a, g = b, u = scale ‖a‖², v = scale ‖b‖²."""
         x, scale = self._prepare(x)
         return Factor(2 * scale * x if side == "anchor" else x, scale * x.square().sum(1))
 
     def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
-        """scale · ‖a_i - b_i‖², from the difference: exact where the two are close."""
+        """Scale · ‖a_i - b_i‖², from the difference: exact where the two are close."""
         (a, scale), (b, _) = self._prepare(a), self._prepare(b)
         return scale * (a - b).square().sum(1)
 
@@ -128,7 +130,7 @@ class Dot(Energy):
         self.max_norm = max_norm
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """f = clip(a), g = clip(b), no offsets."""
+        """F = clip(a), g = clip(b), no offsets."""
         if self.max_norm is not None:
             norm = x.norm(dim=1, keepdim=True)
             x = torch.where(norm > self.max_norm, F.normalize(x, dim=1) * self.max_norm, x)
@@ -151,5 +153,5 @@ class Bilinear(Energy):
         self.weight = nn.Parameter(torch.eye(dim))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """f = Wᵀ a, g = b, no offsets."""
+        """F = Wᵀ a, g = b, no offsets."""
         return Factor(x @ self.weight.to(x.dtype) if side == "anchor" else x, None)

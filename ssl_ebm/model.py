@@ -75,8 +75,8 @@ class EnergyModel(nn.Module):
         return -(energies.logsumexp(1) - math.log(energies.shape[1])) / beta
 
     def index(self, y: Images) -> EnergyIndex:
-        """A faiss index of images, searched by energy."""
-        return EnergyIndex(self, self.embed(y))
+        """A faiss index of images, searched by energy: `index(y).search(model.embed(x), k)`."""
+        return EnergyIndex(self.scorer, self.embed(y))
 
     def export(self, path: str | Path) -> Path:
         """Write the backbone's weights for timm, and beside them a .json that says how to build the network.
@@ -97,7 +97,7 @@ class EnergyModel(nn.Module):
 
 
 class EnergyIndex:
-    """Nearest images by energy: inner-product search over the energy's factorisation.
+    """Nearest embeddings by energy: inner-product search over the energy's factorisation.
 
         E_ij = u_i - <(f_i, 1), (g_j, -v_j)>
 
@@ -105,28 +105,29 @@ class EnergyIndex:
         faiss: The faiss index.
     """
 
-    def __init__(self, model: EnergyModel, embeddings: Float[Tensor, "m dim"]) -> None:
-        self.model = model
-        vectors = self._augmented(embeddings, "candidate")
-        self.faiss = faiss.IndexFlatIP(vectors.shape[1])
-        self.faiss.add(vectors)
+    def __init__(self, energy: Energy, embeddings: Float[Tensor, "m dim"]) -> None:
+        self.energy = energy
+        vectors, offset = energy.factor(embeddings, "candidate")
+        last = vectors.new_zeros(len(vectors)) if offset is None else -offset
+        self.faiss = faiss.IndexFlatIP(vectors.shape[1] + 1)
+        self.faiss.add(_columns(vectors, last))
 
-    def _augmented(self, embeddings: Tensor, side: str) -> np.ndarray:
-        vectors, offset = self.model.scorer.factor(embeddings, side)  # type: ignore[arg-type]
-        last = torch.ones_like(vectors[:, :1])
-        if side == "candidate":
-            last = torch.zeros_like(last) if offset is None else -offset[:, None]
-        return torch.cat([vectors, last], dim=1).cpu().numpy()
+    def search(self, embeddings: Float[Tensor, "n dim"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """Energies and positions of the k of lowest energy, lowest first.
 
-    def search(self, x: Images, k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-        """Energies and positions of the k images of lowest energy, lowest first."""
+        Raises:
+            ValueError: k is not in [1, size of the index].
+        """
         if not 1 <= k <= self.faiss.ntotal:
             raise ValueError(f"k must be in [1, {self.faiss.ntotal}], the size of the index, got {k}")
-        embeddings = self.model.embed(x)
-        scores, positions = self.faiss.search(self._augmented(embeddings, "anchor"), k)
-        offset = self.model.scorer.factor(embeddings, "anchor").offset
+        vectors, offset = self.energy.factor(embeddings, "anchor")
+        scores, positions = self.faiss.search(_columns(vectors, vectors.new_ones(len(vectors))), k)
         energies = -torch.from_numpy(scores)
         return energies if offset is None else energies + offset.cpu()[:, None], torch.from_numpy(positions)
+
+
+def _columns(vectors: Tensor, last: Tensor) -> np.ndarray:
+    return torch.cat([vectors, last[:, None]], dim=1).detach().cpu().numpy()
 
 
 def keep(model: JointEmbedding, objective: Objective) -> dict[str, Tensor]:

@@ -44,21 +44,21 @@ class Monitor:
     Attributes:
         collapsed: The sign of collapse that has persisted for `ALARM_AFTER` measurements.
         new_alarm: Whether it was raised by the last measurement.
-        since_step: The step of the last measurement; the caller's to move.
     """
 
-    def __init__(self, splits: Splits, encoder: Encoder, compute: Compute, *, since_step: int = 0) -> None:
+    def __init__(self, splits: Splits, encoder: Encoder, compute: Compute, *, step: int = 0) -> None:
         self.splits, self.encoder, self.compute = splits, encoder, compute
-        self.since, self.since_step = time.perf_counter(), since_step
+        self.since, self.since_step = time.perf_counter(), step
         self.signs = 0
         self.collapsed: str | None = None
         self.new_alarm = False
         self.last: dict[str, float | None] = {}
 
-    def measure(self, step: Step, embeddings: Embeddings, images: int) -> dict[str, Any]:
-        """Loss, energies, rank and speed, `images` after the last measurement."""
+    def measure(self, step: Step, embeddings: Embeddings, number: int, batch_size: int) -> dict[str, Any]:
+        """Loss, energies, rank, and speed since the last measurement, after update `number`."""
         assert embeddings.features is not None
-        seconds = time.perf_counter() - self.since
+        speed = (number - self.since_step) * batch_size / (time.perf_counter() - self.since)
+        self.since_step = number
         z = embeddings.projection[0].detach().float()
         values = {"loss": float(step.loss.detach())} | {name: float(term) for name, term in step.terms.items()}
         if "energy_negative" in values:
@@ -66,7 +66,7 @@ class Monitor:
         finite = bool(z.isfinite().all())
         values["rankme"] = float(rankme(embeddings.features[0])) if finite else math.nan
         values["rankme_projection"] = float(rankme(z)) if finite else math.nan
-        values["images_per_second"] = round(images / seconds, 1)
+        values["images_per_second"] = round(speed, 1)
         self._watch(collapse_sign(z))
         self.last |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.since = time.perf_counter()
@@ -78,7 +78,7 @@ class Monitor:
         self.collapsed = sign if self.signs >= ALARM_AFTER else None
 
     def knn(self) -> dict[str, float]:
-        """kNN accuracy (cosine, k = 20, T = .07) of the validation split; its time does not count as training."""
+        """KNN accuracy (cosine, k = 20, T = .07) of the validation split; its time does not count as training."""
         started = time.perf_counter()
         self.encoder.eval()
         train = self.splits.train.subset(torch.arange(min(KNN_BANK, len(self.splits.train))))
@@ -88,7 +88,13 @@ class Monitor:
         self.encoder.train()
         labels = [part.labels.numpy() for part in (train, self.splits.validation)]
         result = knn_grid(
-            features[0], labels[0], features[1], labels[1], classes=self.splits.num_classes, ks=(20,), temperatures=(0.07,)
+            features[0],
+            labels[0],
+            features[1],
+            labels[1],
+            classes=self.splits.num_classes,
+            ks=(20,),
+            temperatures=(0.07,),
         )
         self.last["knn_validation"] = result.weighted[0][0]
         self.since += time.perf_counter() - started

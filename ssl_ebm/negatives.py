@@ -43,18 +43,26 @@ class Negatives(nn.Module):
             pairs: Which views are compared.
             label: Class of each image where classes define compatibility; None: views of one image are compatible.
         """
-        return [(Paired(energy.paired(anchors[a], targets[b])[:, None]), None) for a, b in pairs]
+        a, b = _one_after_another(anchors, targets, pairs)
+        return [(Paired(energy.paired(a, b)[:, None]), None)]
 
     def update(self, targets: Targets, pairs: Sequence[Pair]) -> None:
         """Store a scored batch, in training."""
+
+
+def _one_after_another(
+    anchors: Branch, targets: Targets, pairs: Sequence[Pair]
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n dim"]]:
+    """Anchors of all pairs of views, and what each is compared with."""
+    return torch.cat([anchors[a] for a, _ in pairs]), torch.cat([targets[b] for _, b in pairs])
 
 
 class BatchNegatives(Negatives):
     """The other images of the batch, over all ranks.
 
     Args:
-        views: "all": negatives from every view, 2N - 2 an anchor for two views (SimCLR); "other": from the target's view
-            only, N - 1 an anchor (SigLIP, spectral).
+        views: "all": negatives from every view, 2N - 2 an anchor for two views (SimCLR); "other": from the target's
+            view only, N - 1 an anchor (SigLIP, spectral).
     """
 
     by_label = True
@@ -128,14 +136,12 @@ class QueueNegatives(Negatives):
         """As in `Negatives`; every anchor takes the whole queue."""
         if anchors.shape[-1] != self.queue.shape[1]:
             raise ValueError(
-                f"embeddings have {anchors.shape[-1]} dimensions and the queue {self.queue.shape[1]}: give the objective "
-                "the projector that the model has"
+                f"embeddings have {anchors.shape[-1]} dimensions and the queue {self.queue.shape[1]}: give the "
+                "objective the projector that the model has"
             )
         queue = self.queue.to(anchors.dtype, copy=True)  # the update below must not touch what the backward needs
-        return [
-            (Paired(energy.paired(anchors[a], targets[b])[:, None]), Crossed(energy, anchors[a], queue))
-            for a, b in pairs
-        ]
+        a, b = _one_after_another(anchors, targets, pairs)
+        return [(Paired(energy.paired(a, b)[:, None]), Crossed(energy, a, queue))]
 
     @torch.no_grad()
     def update(self, targets: Targets, pairs: Sequence[Pair]) -> None:
@@ -196,7 +202,7 @@ class Memory(Target):
 class MemoryNegatives(Negatives):
     """`draws` memories of random images, drawn uniformly with replacement once a batch and shared by its anchors.
 
-    The authors' code draws for each anchor; sharing gives the same expected gradient without their N × draws × D tensor.
+    The authors' code draws for each anchor; sharing gives the same expected gradient without an N × draws × D tensor.
     A draw may hit the positive, as theirs may.
     """
 
@@ -215,10 +221,8 @@ class MemoryNegatives(Negatives):
         vectors = self.memory[0].vectors
         drawn = torch.randint(len(vectors), (self.count,), generator=self.draws.generator())
         candidates = vectors[drawn.to(vectors.device)].to(anchors.dtype)
-        return [
-            (Paired(energy.paired(anchors[a], targets[b])[:, None]), Crossed(energy, anchors[a], candidates))
-            for a, b in pairs
-        ]
+        a, b = _one_after_another(anchors, targets, pairs)
+        return [(Paired(energy.paired(a, b)[:, None]), Crossed(energy, a, candidates))]
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -5,6 +5,8 @@ Each takes all views of the global batch, [views, batch, dim], and is computed o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,8 +73,8 @@ class Covariance(Regularizer):
 class CrossCorrelation(Regularizer):
     """Redundancy reduction: Σ_i (1 - C_ii)² + λ Σ_{i≠j} C_ij², mean over pairs of views.
 
-    C = Z̃ᵀ Z̃' / N of embeddings standardised per dimension over the batch: biased variance with ε = 1e-5, BatchNorm's, as
-    in the authors' code (otherwise identical views give C_ii = (N-1)/N). Barlow Twins (arXiv 2103.03230).
+    C = Z̃ᵀ Z̃' / N of embeddings standardised per dimension over the batch: biased variance with ε = 1e-5, BatchNorm's,
+    as in the authors' code (otherwise identical views give C_ii = (N-1)/N). Barlow Twins (arXiv 2103.03230).
     """
 
     def __init__(self, *, off_diagonal: float = 0.0051, weight: float = 1.0) -> None:
@@ -116,7 +118,7 @@ class Uniformity(Regularizer):
         z = F.normalize(z, dim=-1)
         itself = torch.eye(n, dtype=torch.bool, device=z.device)
         exponent = (2 * self.t * (z @ z.transpose(1, 2) - 1)).masked_fill(itself, -torch.inf)
-        return (exponent.flatten(1).logsumexp(1) - torch.tensor(float(n * (n - 1))).log()).mean()
+        return exponent.flatten(1).logsumexp(1).mean() - math.log(n * (n - 1))
 
 
 class SlicedGaussianity(Regularizer):

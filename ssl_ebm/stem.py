@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 MIN_MAP = 3  # width of the last feature map: 28 pixels at stride 8 give 4 (ResNet) or 3 (ConvNeXt, unpadded)
 MIN_TOKENS = 7  # tokens a side: 28 pixels in patches of 4, 32 in patches of 4
@@ -40,7 +40,7 @@ def find_downsampling(network: nn.Module, *, in_chans: int, sizes: Sequence[int]
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            stride = int(np.max(module.stride))
+            stride = int(np.max(cast("int", module.stride)))
             if stride > 1 and inputs[0].ndim == 4:
                 found.append(Downsampling(name, inputs[0].shape[-1], stride))
 
@@ -67,7 +67,9 @@ def _last_map(network: nn.Module, in_chans: int, size: int) -> int | None:
     """Width of the last feature map of an image; None where the network does not run on it."""
     training = network.training
     try:
-        last = network.eval().forward_features(torch.zeros(1, in_chans, size, size))
+        last = network.eval().forward_features(  # type: ignore[operator]
+            torch.zeros(1, in_chans, size, size)
+        )
     except (RuntimeError, AssertionError):
         return None
     finally:
@@ -80,7 +82,10 @@ def _remove(network: nn.Module, name: str) -> str:
     module = network.get_submodule(name)
     if isinstance(module, nn.Conv2d):
         module.stride = (1, 1)
-        if module.kernel_size[0] % 2 == 0 and module.padding == (0, 0):  # a patchifying stem has no padding: keep the size within a pixel
+        if module.kernel_size[0] % 2 == 0 and module.padding == (
+            0,
+            0,
+        ):  # a patchifying stem has no padding: keep the size within a pixel
             module.padding = tuple((k - 1) // 2 for k in module.kernel_size)
         return f"stride=(1, 1), padding={module.padding}"
     parent, _, child = name.rpartition(".")

@@ -25,6 +25,7 @@ from ssl_ebm.data import Splits, load_data
 from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.encoder import JointEmbedding
+from ssl_ebm.interrupt import Interrupt
 from ssl_ebm.model import build_encoder, keep
 from ssl_ebm.monitor import Monitor
 from ssl_ebm.objectives import Objective, Step, create_objective, objective_arguments
@@ -71,7 +72,9 @@ class Run:
         return [self.model, self.objective]
 
 
-def pretrain(config: Config | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, resume: bool = False) -> Path:
+def pretrain(
+    config: Config | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, resume: bool = False
+) -> Path:
     """Pretrain an encoder; returns the run directory.
 
     Args:
@@ -89,6 +92,7 @@ def pretrain(config: Config | str | Path | Mapping[str, Any], overrides: Sequenc
     local_rank = distributed.start()
     try:
         run = prepare(config, local_rank=local_rank, resume=resume)
+        distributed.barrier()  # all have seen the run directory as it was
         _train(run)
     finally:
         distributed.stop()
@@ -109,7 +113,9 @@ def prepare(config: Config, *, local_rank: int = 0, resume: bool = False) -> Run
     if resume:
         changed = [d for d in differences(load_config(directory.config), config) if not d.startswith("training.device")]
         if changed:
-            raise ValueError(f"the config is not that of {directory.path}: {'; '.join(changed)}; resume with the same one")
+            raise ValueError(
+                f"the config is not that of {directory.path}: {'; '.join(changed)}; resume with the same one"
+            )
     run = _build(config, directory, splits, choose_compute(config.training, local_rank))
     if checkpoint is not None:
         restore(run, checkpoint)
@@ -136,7 +142,7 @@ def _with_bank(config: Config, splits: Splits) -> Config:
 def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute) -> Run:
     size = splits.image_size
     objective = create_objective(**config.objective)
-    views = create_views(size=size, **config.views)
+    views = create_views(**({"size": size} | config.views))
     images, labels = _pretraining_images(splits, objective.by_label)
     batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
     if batch > len(images):
@@ -146,8 +152,14 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
     torch.manual_seed(config.seed)
     encoder = build_encoder(
-        config.encoder, in_chans=splits.in_chans, image_size=size, mean=statistics[1].tolist(), std=statistics[0].tolist()
+        config.encoder,
+        in_chans=splits.in_chans,
+        image_size=size,
+        mean=statistics[1].tolist(),
+        std=statistics[0].tolist(),
     )
+    if views.size != size and "patch_size" in encoder.recipe:
+        raise ValueError(f"views.size={views.size} needs a convolutional encoder: {config.encoder.name} takes {size} only")
     model = JointEmbedding(encoder, objective.heads, uses=objective.uses).to(compute.device)
     if compute.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,7 +168,9 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     objective = objective.to(compute.device)
     optimizer = create_optimizer([model, objective], config.optimizer)
     device_images = images.to(compute.device)
-    return Run(config, directory, splits, compute, views, model, objective, optimizer, device_images, labels.to(compute.device))
+    return Run(
+        config, directory, splits, compute, views, model, objective, optimizer, device_images, labels.to(compute.device)
+    )
 
 
 def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
@@ -180,21 +194,22 @@ def save(run: Run) -> None:
 
 
 def _describe(run: Run) -> str:
-    encoder, config = run.model.encoder, run.config
+    encoder, config, heads = run.model.encoder, run.config, run.objective.heads
+    shape = f"{encoder.in_chans}×{encoder.image_size}×{encoder.image_size}"
     millions = sum(p.numel() for p in encoder.parameters()) / 1e6
-    return "\n".join(
-        [
-            f"data       {run.splits.name}: {len(run.images):,} images of {encoder.in_chans}×{encoder.image_size}×"
-            f"{encoder.image_size} to pretrain on{', labels used' if run.objective.by_label else ', without labels'}"
-            f" ({run.splits.source})",
-            f"encoder    {config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, output stride "
-            f"{encoder.output_stride}{', stem adapted' if encoder.recipe.get('stem_changes') else ''}",
-            f"objective  {config.objective['name']}: {run.objective.energy}, embeddings of {run.objective.heads.projector.out}",
-            f"compute    {run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
-            f"training   {run.total_steps:,} updates of {config.training.batch_size} images "
-            f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
-        ]
-    )
+    adapted = ", stem adapted" if encoder.recipe.get("stem_changes") else ""
+    lines = {
+        "data": f"{run.splits.name}: {len(run.images):,} images of {shape} to pretrain on, "
+        f"{'labels used' if run.objective.by_label else 'without labels'} ({run.splits.source})",
+        "encoder": f"{config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, "
+        f"output stride {encoder.output_stride}{adapted}",
+        "views": f"{len(run.views.augmentations)} of {run.views.size} pixels, {config.views['name']}",
+        "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.out} dimensions",
+        "compute": f"{run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
+        "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
+        f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
+    }
+    return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
 
 
 def _train(run: Run) -> None:
@@ -205,44 +220,41 @@ def _train(run: Run) -> None:
         run.directory.keep_metrics_until(run.step)
         print(_describe(run), flush=True)
     network = _wrap(run)
-    monitor = Monitor(run.splits, run.model.encoder, run.compute, since_step=run.step)
+    monitor = Monitor(run.splits, run.model.encoder, run.compute, step=run.step)
     bar = tqdm(total=run.total_steps, initial=run.step, unit="update", disable=not main, dynamic_ncols=True)
-    try:
-        with bar, open(run.directory.metrics, "a") if main else nullcontext() as log:
-            while run.step < run.total_steps:
-                step, embeddings = update(run, network)
-                run.step += 1
-                bar.update()
-                line = _measure(run, monitor, step, embeddings) if main else {}
-                if line and log is not None:
-                    bar.set_postfix_str(monitor.summary, refresh=False)
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                if _due(run, config.checkpoint_every_steps):
-                    save(run)
-                if monitor.collapsed and config.stop_on_collapse:
-                    raise TrainingStopped(f"{monitor.collapsed} at update {run.step}: {run.directory.path} holds the checkpoint")
-    except KeyboardInterrupt:
-        save(run)
-        tqdm.write(f"stopped at update {run.step}: continue with --resume")
-        raise
+    log_file = open(run.directory.metrics, "a") if main else nullcontext()
+    with bar, log_file as log, Interrupt() as interrupt:
+        while run.step < run.total_steps:
+            step, embeddings = update(run, network)
+            run.step += 1
+            bar.update()
+            line = measure(run, monitor, step, embeddings) if main else {}
+            if line and log is not None:
+                bar.set_postfix_str(monitor.summary, refresh=False)
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+            if _due(run, config.checkpoint_every_steps) or interrupt.requested:
+                save(run)
+            if interrupt.requested:
+                raise KeyboardInterrupt(f"stopped after update {run.step}: continue with --resume")
+            if monitor.collapsed and config.stop_on_collapse:
+                raise TrainingStopped(f"{monitor.collapsed} at update {run.step}; the last checkpoint is from before")
 
 
 def _due(run: Run, every: int) -> bool:
     return every > 0 and (run.step % every == 0 or run.step == run.total_steps)
 
 
-def _measure(run: Run, monitor: Monitor, step: Step, embeddings: Embeddings) -> dict[str, Any]:
+def measure(run: Run, monitor: Monitor, step: Step, embeddings: Embeddings) -> dict[str, Any]:
     """This update's line of metrics.jsonl; empty where none is due."""
     config, line = run.config.training, {}
     if _due(run, config.log_every_steps):
-        images = (run.step - monitor.since_step) * config.batch_size
-        line = monitor.measure(step, embeddings, images) | {"lr": run.optimizer.param_groups[0]["lr"]}
+        line = monitor.measure(step, embeddings, run.step, config.batch_size)
+        line |= {"lr": run.optimizer.param_groups[0]["lr"]}
         if monitor.new_alarm:
             tqdm.write(f"update {run.step}: collapse alarm: {monitor.collapsed}")
     if _due(run, round(config.knn_every_epochs * run.steps_per_epoch)):
         line |= monitor.knn()
-    monitor.since_step = run.step if line else monitor.since_step
     return {"step": run.step, "epoch": round(run.step / run.steps_per_epoch, 4)} | line if line else {}
 
 
@@ -284,7 +296,7 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
     for index in batches(run):
         views = run.views(run.images[index], generator=generator)
         with run.compute.autocast():
-            embeddings = network(views, index, run.labels[index])
+            embeddings = network(views, index, run.labels[index] if run.objective.by_label else None)
         step = run.objective(embeddings)
         (step.loss / config.training.accumulate).backward()
     distributed.average_gradients(run.objective.parameters())

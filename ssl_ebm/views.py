@@ -128,17 +128,10 @@ class Augmentation:
         crop = partial(image_ops.resized_crop, size=size)
         window = _draw_crops(rand, n, height, width, self.crop_scale, self.crop_ratio)
         steps = [Step([(crop, (*window, rand(n) < self.flip))])]
-        if self.jitter:
-            colours = [
-                (image_ops.adjust_brightness, max(0, 1 - self.brightness), 1 + self.brightness),
-                (image_ops.adjust_contrast, max(0, 1 - self.contrast), 1 + self.contrast),
-                (image_ops.adjust_saturation, max(0, 1 - self.saturation), 1 + self.saturation),
-                (image_ops.adjust_hue, -self.hue, self.hue),
-            ]
-            colours = [colour for colour in colours[: 2 if channels == 1 else 4] if colour[1] < colour[2]]
+        if self.jitter and (colours := self._colours(channels)):
             order = torch.randperm(len(colours), device=device, generator=generator).tolist()
-            operations = [(colours[i][0], (uniform(*colours[i][1:]),)) for i in order]
-            steps.append(Step(operations, subset(self.jitter)))
+            jitter = [(adjust, (uniform(low, high),)) for adjust, low, high in (colours[i] for i in order)]
+            steps.append(Step(jitter, subset(self.jitter)))
         if self.grey and channels > 1:
             steps.append(Step([(image_ops.to_grey, ())], subset(self.grey)))
         if self.blur:
@@ -153,8 +146,18 @@ class Augmentation:
             steps.append(Step([(erase, box)], subset(self.erase)))
         return steps
 
+    def _colours(self, channels: int) -> list[tuple[Callable[..., Tensor], Number, Number]]:
+        """The operations of the jitter that do something, each with the range of its parameter."""
+        colours = [
+            (image_ops.adjust_brightness, max(0, 1 - self.brightness), 1 + self.brightness),
+            (image_ops.adjust_contrast, max(0, 1 - self.contrast), 1 + self.contrast),
+            (image_ops.adjust_saturation, max(0, 1 - self.saturation), 1 + self.saturation),
+            (image_ops.adjust_hue, -self.hue, self.hue),
+        ]
+        return [colour for colour in colours[: 2 if channels == 1 else 4] if colour[1] < colour[2]]
 
-_BYOL = Augmentation(
+
+_BASE = Augmentation(
     crop_scale=(0.08, 1.0),
     flip=0.5,
     jitter=0.8,
@@ -165,8 +168,8 @@ _BYOL = Augmentation(
     grey=0.2,
 )
 PRESETS: dict[str, tuple[Augmentation, ...]] = {
-    "simclr": (replace(_BYOL, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5),),
-    "byol": (replace(_BYOL, blur=1.0), replace(_BYOL, blur=0.1, solarise=0.2)),
+    "simclr": (replace(_BASE, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5),),
+    "byol": (replace(_BASE, blur=1.0), replace(_BASE, blur=0.1, solarise=0.2)),
     "grey": (Augmentation(crop_scale=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4),),
 }
 
@@ -225,7 +228,9 @@ class Views:
         )
         done = 0
         for augmentation, equal in groupby(self.augmentations):
-            made = views[done : (done := done + len(list(equal)))].flatten(0, 1)
+            count = len(list(equal))
+            made = views[done : done + count].flatten(0, 1)
+            done += count
             steps = draw(augmentation, len(made))
             chunk = max(1, CHUNK // (channels * max(height * width, self.size**2)) if on.type == "cpu" else len(made))
             for start in range(0, len(made), chunk):
@@ -238,7 +243,7 @@ class Views:
 def create_views(name: str, *, size: int, views: int = 2, **overrides: Any) -> Views:
     """Views by the name of a preset; one of fewer augmentations than `views` is cycled.
 
-    - `simclr`: Chen et al. 2020, arXiv:2002.05709, appendix A (on CIFAR-10 without blur, appendix B.9).
+    - `simclr`: Chen et al. 2020, arXiv:2002.05709, appendix A (for CIFAR-10, B.9: half the jitter, no blur).
     - `byol`: Grill et al. 2020, arXiv:2006.07733, table 6; two augmentations, strong blur against solarisation.
     - `grey`: crop, flip, brightness and contrast, for small grey images such as Fashion-MNIST; this project's choice.
 

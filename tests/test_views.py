@@ -67,12 +67,13 @@ def test_views_are_in_range_reproducible_and_leave_the_images(name: str, channel
     assert (first[0] != first[1]).flatten(1).any(1).all()  # the views of an image differ, also in one batched call
 
 
-def test_uint8_and_float_agree() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_uint8_and_float_agree(dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, (32, 3, 20, 20), dtype=torch.uint8)
     make = Views([replace(EVERYTHING, solarise=0)], size=20)  # solarise cuts, so that a rounding error may show
-    torch.testing.assert_close(
-        make(images, generator=seeded()), make(images / 255, generator=seeded()), rtol=0, atol=1e-5
-    )
+    ours = make(images.to(dtype) / 255, generator=seeded())
+    assert ours.dtype == dtype
+    torch.testing.assert_close(make(images, generator=seeded()).to(dtype), ours, rtol=0, atol=1e-5)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +167,7 @@ def test_certain_operations_are_for_all_and_impossible_ones_absent() -> None:
     crop, jitter, blur = drawn(Augmentation(jitter=1, contrast=0.5, blur=1), 4)
     assert crop.chosen is jitter.chosen is blur.chosen is None
     assert names(drawn(Augmentation(brightness=1, hue=0.5), 4)) == ["resized_crop"]
+    assert len(drawn(Augmentation(jitter=1, hue=0.5), 4, channels=1)) == 1
 
 
 def moments(boxes: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Health of a representation without labels: rank, alignment, uniformity, spread."""
+"""Health of a representation without labels: rank, alignment, uniformity, spread.
+
+All are computed in float64 on the CPU, which not every accelerator has, and have no gradient.
+"""
 
 import torch
 from jaxtyping import Float
@@ -12,12 +15,12 @@ def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     """RankMe = exp(-Σ_k p_k log p_k), p = σ / Σσ, of the features' singular values; from 1 to min(n, dim), 0 for zeros.
 
     Features are not centred, as in the paper. Its ε = 1e-7, added to every p_k against log 0, is left out: 0 log 0 = 0
-    here. σ² are eigenvalues of the smaller Gram matrix in float64, those within its rounding taken as zero: cheap
-    enough for a batch of 512 during training. No gradient.
+    here. σ² are eigenvalues of the smaller Gram matrix, those within its rounding taken as zero: cheap enough for a
+    batch of 512 during training.
 
     Source: Garrido et al. 2023, arXiv 2210.02885, eq. 1.
     """
-    x = features.detach().double()
+    x = features.detach().cpu().double()
     x = x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
     gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
     squares = torch.linalg.eigvalsh(gram)
@@ -76,4 +79,4 @@ def health(a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> dict[str, fl
 
 def _unit(features: Tensor) -> Tensor:
     """Float64 directions; zero vectors stay zero."""
-    return F.normalize(features.detach().double(), dim=1, eps=torch.finfo(torch.float64).tiny)
+    return F.normalize(features.detach().cpu().double(), dim=1, eps=torch.finfo(torch.float64).tiny)

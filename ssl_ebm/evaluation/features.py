@@ -75,10 +75,10 @@ def check_features(
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Raw features of one split with their labels."""
+    """Raw features of one split with their labels; `Bank` checks that they belong together."""
 
     features: Float32[np.ndarray, "n d"]
-    labels: Int64[np.ndarray, "n"]
+    labels: Int64[np.ndarray, "m"]
 
     def __len__(self) -> int:
         return len(self.labels)

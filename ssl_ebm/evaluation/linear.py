@@ -46,9 +46,9 @@ def logistic_regression(
     C n. A strength that has converged leaves the batch.
 
     Every strength's L-BFGS works in coordinates in which its Hessian at W = 0, which is XᵀX / (n K) + I / (C n) for
-    centred x and up to the coupling of classes, is the identity. One eigendecomposition of XᵀX serves all strengths, and
-    correlated features cost few iterations more. Böhning's bound (1992) has ½ where this has 1/K: it never overshoots,
-    but is loose.
+    centred x and up to the coupling of classes, is the identity. One eigendecomposition of XᵀX serves all strengths,
+    and correlated features cost few iterations more. Böhning's bound (1992) has ½ where this has 1/K: it never
+    overshoots, but is loose.
 
     Args:
         x: Features, standardised, float32 or float64.
@@ -66,7 +66,8 @@ def logistic_regression(
         raise ValueError(f"strengths must be finite and > 0, got {tuple(strengths)}")
     count = torch.bincount(labels, minlength=classes)
     if classes < 2 or len(count) > classes or not count.all():
-        raise ValueError(f"labels must hold each of at least two classes, got {count.tolist()} images for {classes}")
+        seen = f"{int((count > 0).sum())} different labels up to {len(count) - 1} for {classes} classes"
+        raise ValueError(f"labels must hold each of at least two classes, got {seen}")
     n, d = x.shape
     penalty = 1 / (n * torch.tensor(strengths, dtype=torch.float64, device=x.device))
     variance, axes = torch.linalg.eigh((x.T @ x / n).double())
@@ -125,50 +126,57 @@ def _lbfgs(
     solution, member = u.clone(), torch.arange(len(u), device=u.device)
     converged, iterations = torch.zeros_like(member, dtype=torch.bool), torch.zeros_like(member)
     value, gradient, done = objective(u, member)
-    step, inverse_curvature = u.new_ones(len(u), 1, 1), u.new_ones(len(u), 1, 1)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []  # moves, changes of gradient, 1 / their product; 0: none
+    step = torch.ones_like(value)
+    basis = u.new_zeros(len(u), 2 * HISTORY + 1, u[0].numel())  # moves, changes of gradient by them, gradient
     for iteration in range(1, max_iterations + 1):
         solution[member], converged[member], iterations[member] = u, done, iteration
         if done.any():
-            left = ~done
-            member, u, value, gradient = member[left], u[left], value[left], gradient[left]
-            step, inverse_curvature = step[left], inverse_curvature[left]
-            history = [(move[left], change[left], inverse[left]) for move, change, inverse in history]
+            state = (member, u, value, gradient, step, basis)
+            member, u, value, gradient, step, basis = (part[~done] for part in state)
         if not len(member):
             break
-        direction = _direction(gradient, history, inverse_curvature)
-        trial = u + step * direction
+        basis[:, -1] = gradient.flatten(1)
+        direction, slope = _direction(basis, [(iteration + i) % HISTORY for i in range(HISTORY)])
+        trial = u + step.to(u)[:, None, None] * direction.view_as(u)
         trial_value, trial_gradient, done = objective(trial, member)
-        slope = (step * _dot(gradient, direction)).flatten()
         rounding = 4 * torch.finfo(u.dtype).eps * value.abs()
-        accepted = trial_value <= value + 1e-4 * slope + rounding
-        moves = accepted[:, None, None]
-
-        move, change = torch.where(moves, trial - u, 0), torch.where(moves, trial_gradient - gradient, 0)
-        product, size = _dot(move, change), _dot(change, change)
-        curved = product > torch.finfo(u.dtype).eps * size
-        inverse_curvature = torch.where(curved, product / size, inverse_curvature)
-        history = [*history, (move, change, torch.where(curved, 1 / product, 0))][-HISTORY:]
-        u, gradient = torch.where(moves, trial, u), torch.where(moves, trial_gradient, gradient)
-        value, done = torch.where(accepted, trial_value, value), accepted & done
-        step = torch.where(moves, torch.ones_like(step), step / 2)
+        accepted = trial_value <= value + 1e-4 * step * slope + rounding
+        done = accepted & done
+        step = torch.where(accepted, 1, step / 2)
+        value, kept = torch.where(accepted, trial_value, value), ~accepted
+        trial[kept], trial_gradient[kept] = u[kept], gradient[kept]
+        oldest = iteration % HISTORY
+        basis[:, oldest] = (trial - u).flatten(1)
+        basis[:, HISTORY + oldest] = (trial_gradient - gradient).flatten(1)
+        u, gradient = trial, trial_gradient
     return solution, converged, iterations
 
 
-def _direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], inverse_curvature: Tensor) -> Tensor:
-    """L-BFGS's two loops (Nocedal & Wright 2006, algorithm 7.4) for every problem."""
-    direction, along = -gradient, []
-    for move, change, inverse in reversed(history):
-        along.append(inverse * _dot(move, direction))
-        direction = direction - along[-1] * change
-    direction = inverse_curvature * direction
-    for (move, change, inverse), amount in zip(history, reversed(along), strict=True):
-        direction = direction + (amount - inverse * _dot(change, direction)) * move
-    return direction
+def _direction(
+    basis: Float[Tensor, "s vectors p"], order: list[int]
+) -> tuple[Float[Tensor, "s p"], Float[Tensor, "s"]]:
+    """L-BFGS's two loops (Nocedal & Wright 2006, algorithm 7.4) for every problem, and the slope along the result.
 
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum((1, 2), keepdim=True)
+    They run on coefficients of the basis, whose inner products are known (Chen et al. 2014), so that an iteration is
+    two batched products. A move without curvature, as that of a rejected trial is, is passed over. `order` numbers the
+    moves from the oldest to the newest.
+    """
+    m = len(order)
+    inner = (basis @ basis.mT).double()
+    curvature, size = inner[:, :m, m:-1].diagonal(0, 1, 2), inner[:, m:-1, m:-1].diagonal(0, 1, 2)
+    curved = curvature > torch.finfo(basis.dtype).eps * size
+    inverse = torch.where(curved, 1 / curvature, 0)
+    coefficient = torch.zeros_like(inner[:, 0])
+    coefficient[:, -1] = -1
+    for i in reversed(order):
+        coefficient[:, m + i] -= inverse[:, i] * (coefficient * inner[:, i]).sum(1)
+    along, scale = coefficient[:, m:-1].clone(), torch.ones_like(inverse[:, 0])
+    for i in order:
+        scale = torch.where(curved[:, i], curvature[:, i] / size[:, i], scale)
+    coefficient *= scale[:, None]
+    for i in order:
+        coefficient[:, i] -= along[:, i] + inverse[:, i] * (coefficient * inner[:, m + i]).sum(1)
+    return (coefficient.to(basis)[:, None] @ basis)[:, 0], (coefficient * inner[:, -1]).sum(1)
 
 
 def classification_scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ssl_ebm.heads import MLP
@@ -82,18 +82,19 @@ def create_objective(name: str, **kwargs: Any) -> Objective:
         if argument not in parameters:
             raise TypeError(unknown(f"argument of objective {name!r}", argument, parameters))
         if argument in ("projector", "predictor") and not isinstance(value, MLP):
-            kwargs[argument] = _override(parameters[argument].default, dict(value), f"{name}.{argument}")
+            kwargs[argument] = _override(parameters[argument].default, value, f"{name}.{argument}")
     for argument, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and argument not in kwargs:
             raise TypeError(f"objective {name!r} needs {argument}=...")
     return OBJECTIVES[name](**kwargs)
 
 
-def _override(default: MLP, changes: dict[str, Any], where: str) -> MLP:
+def _override(default: MLP, changes: Any, where: str) -> MLP:
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"{where} must be an MLP or a mapping of its fields, e.g. {{'out': 64}}, got {changes!r}")
     fields = [field.name for field in dataclasses.fields(MLP)]
     for key in changes:
         if key not in fields:
             raise TypeError(unknown(f"field of {where}", key, fields))
-    if "hidden" in changes:
-        changes["hidden"] = tuple(int(width) for width in changes["hidden"])
-    return dataclasses.replace(default, **changes)
+    hidden = tuple(int(width) for width in changes.get("hidden", default.hidden))
+    return dataclasses.replace(default, **{**changes, "hidden": hidden})

@@ -46,9 +46,7 @@ def supcon(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = MO
     )
 
 
-def triplet(
-    *, margin: float = 0.2, active_only: bool = False, projector: MLP = SIMCLR_PROJECTOR
-) -> Objective:
+def triplet(*, margin: float = 0.2, active_only: bool = False, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
     """Hinge on squared distances of unit vectors: mean [margin + E⁺ - E⁻]₊ over all negatives of the batch.
 
     Source: Schroff et al. 2015, arXiv 1503.03832, eq. 3, margin .2; LeCun et al. 2006 (A tutorial on energy-based
@@ -70,6 +68,8 @@ def align_uniform(
     Source: Wang & Isola 2020, arXiv 2005.10242; α 2, t 2, λ 1 (SsnL/align_uniform). The projector is SimCLR's: the
     authors' small encoder has its own.
     """
+    if not alpha > 0:
+        raise ValueError(f"alpha must be > 0, got {alpha}")
     return Objective(
         energy=SquaredEuclidean(normalize=True),
         contrast=Attract(power=alpha / 2),
@@ -88,6 +88,8 @@ def spectral(
     Source: HaoChen et al. 2021, arXiv 2106.04156; μ 1 and projector of the CIFAR recipe
     (jhaochenz96/spectral_contrastive_learning); ImageNet: μ 10, 8192-8192-8192.
     """
+    if not mu > 0:
+        raise ValueError(f"mu must be > 0, got {mu}")
     return Objective(
         energy=Dot(max_norm=mu**0.5),
         contrast=Spectral(mu=mu),

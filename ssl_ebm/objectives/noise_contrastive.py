@@ -21,7 +21,7 @@ def nce(
 
     -log h⁺ - Σ_m log(1 - h⁻), h = σ(-E - log(m q) - log Z), q = 1/n; each view is compared with its own image's memory.
     `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
-    Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, one linear layer.
+    Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, linear head.
     """
     memory = Memory(size=bank_size, dim=projector.out, momentum=bank_momentum)
     return Objective(

@@ -34,8 +34,8 @@ class Step:
 
     Attributes:
         loss: The scalar to minimise.
-        terms: Detached scalars: `energy_positive` (mean E⁺), `energy_negative` where there are negatives, and each part's
-            unweighted value.
+        terms: Detached scalars: `energy_positive` (mean E⁺), `energy_negative` where there are negatives, and each
+            part's unweighted value.
     """
 
     loss: Float[Tensor, ""]
@@ -52,8 +52,8 @@ class Objective(nn.Module):
     Args:
         energy: E(x, x') between anchor and target; also what the trained model scores pairs with.
         heads: The paper's projector and predictor.
-        contrast: Energies of positives and negatives -> loss per anchor. None: the regularizers are the whole objective,
-            and the energy is a surrogate to score with.
+        contrast: Energies of positives and negatives -> loss per anchor. None: the regularizers are the whole
+            objective, and the energy is a surrogate to score with.
         negatives: Where negatives come from.
         target: What is done to the branch compared with.
         regularizers: By name; each has its own weight.
@@ -148,7 +148,8 @@ class Objective(nn.Module):
             value = regularizer(everything)
             loss = loss + regularizer.weight * value
             terms[name] = value.detach()
-        if self.training:
+        # a queue must not remember a batch that the loop will skip, and all ranks must agree on it
+        if self.training and bool(distributed.mean(loss.detach()).isfinite()):
             self.negatives.update(targets, pairs)
             self.target.update(embeddings)
         return Step(loss, terms)
@@ -176,4 +177,3 @@ class Objective(nn.Module):
         if negatives:
             means["energy_negative"] = torch.cat(negatives).mean()
         return means
-

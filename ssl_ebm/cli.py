@@ -1,0 +1,166 @@
+"""ssl-ebm: pretrain, evaluate, compare, export, objectives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """\
+Self-supervised representation learning framed as energy-based models.
+
+  ssl-ebm pretrain configs/quickstart/simclr.yaml        train an encoder without labels
+  ssl-ebm evaluate runs/quickstart/simclr                kNN, linear probe, energies
+  ssl-ebm compare runs/quickstart/*                      one table, one report.html
+  ssl-ebm export runs/quickstart/simclr encoder.safetensors
+  ssl-ebm objectives                                     what there is to train with
+"""
+
+PRETRAIN = """\
+Pretrain an encoder as a YAML file says. Any key can be changed on the command line:
+
+  ssl-ebm pretrain configs/fashion_mnist/simclr.yaml
+  ssl-ebm pretrain configs/fashion_mnist/simclr.yaml run_dir=runs/warm objective.temperature=0.5 seed=1
+  ssl-ebm pretrain configs/fashion_mnist/simclr.yaml data.name=folder data.root=photos data.image_size=64 \\
+      views.name=simclr run_dir=runs/photos
+
+The run directory gets config.yaml (resolved), metrics.jsonl (loss, energies, rank, speed, kNN), checkpoints/, and
+encoder.safetensors. An interrupted run goes on with --resume, as if it had never stopped. With several GPUs:
+
+  torchrun --nproc-per-node 4 -m ssl_ebm.cli pretrain CONFIG
+"""
+
+EVALUATE = """\
+Evaluate runs: weighted kNN (k × T grid), linear probe (L2 sweep), verification by energy, rank and uniformity, beside
+the untrained encoder and the raw pixels. Everything is chosen on the validation split; test is read once. Features are
+extracted once and kept in RUN/features; results go to RUN/evaluation.json.
+"""
+
+COMPARE = """\
+Compare runs as energies: a table, and one self-contained report.html with energy histograms, training curves and
+nearest neighbours by energy. Runs that were not evaluated yet are evaluated first.
+"""
+
+EXPORT = """\
+Write a run's backbone for timm, and beside it a .json that says how to build the network:
+
+  ssl-ebm export runs/quickstart/simclr encoder.safetensors
+  >>> timm.create_model("resnet18", in_chans=1, num_classes=0, checkpoint_path="encoder.safetensors")
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. A user's mistake is one line on stderr and exit code 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except KeyboardInterrupt as interrupt:
+        print(f"ssl-ebm {options.command}: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if options.traceback:
+            raise
+        print(f"ssl-ebm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("ssl-ebm", description=DESCRIPTION, formatter_class=raw)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, line: str, description: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=line, description=description, formatter_class=raw)
+        command.add_argument("--traceback", action="store_true", help="show where an error comes from")
+        return command
+
+    pretrain = add("pretrain", "train an encoder without labels", PRETRAIN)
+    pretrain.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    pretrain.add_argument("overrides", metavar="key=value", nargs="*", help="changes, e.g. optimizer.lr=3e-4")
+    pretrain.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+
+    evaluate = add("evaluate", "kNN, linear probe, energies of runs", EVALUATE)
+    evaluate.add_argument("runs", metavar="RUN", nargs="+", help="run directory")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    evaluate.add_argument("--force", action="store_true", help="evaluate again although results are there")
+
+    compare = add("compare", "one table and one report of several runs", COMPARE)
+    compare.add_argument("runs", metavar="RUN", nargs="+", help="run directory")
+    compare.add_argument(
+        "--report", metavar="FILE", help="where the report goes (default: report.html beside the runs)"
+    )
+
+    export = add("export", "weights that timm loads", EXPORT)
+    export.add_argument("run", metavar="RUN", help="run directory")
+    export.add_argument("path", metavar="FILE", help="weights to write, ending in .safetensors")
+
+    objectives = add("objectives", "list the objectives", "List the objectives as the theory orders them.")
+    objectives.add_argument("name", nargs="?", help="show one objective's formula, arguments and source")
+    return parser
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from ssl_ebm.train import pretrain
+
+    path = pretrain(options.config, options.overrides, resume=options.resume)
+    print(f"trained: {path}\nnext:    ssl-ebm evaluate {path}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ssl_ebm.compare import compare
+    from ssl_ebm.evaluate import evaluate
+
+    for run in options.runs:
+        evaluate(run, device=options.device, force=options.force)
+        print(f"evaluated: {Path(run) / 'evaluation.json'}")
+    print(compare(options.runs).table())
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ssl_ebm.compare import compare
+
+    comparison = compare(options.runs)
+    print(comparison.table())
+    print(f"report: {comparison.write(options.report)}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ssl_ebm.model import load
+
+    path = load(options.run).export(options.path)
+    print(f"wrote {path} and {path.with_suffix('.json')}")
+    return 0
+
+
+def _objectives(options: argparse.Namespace) -> int:
+    from ssl_ebm.objectives import FAMILIES, OBJECTIVES, objective_arguments
+
+    if options.name is not None:
+        arguments = objective_arguments(options.name)
+        print(f"{options.name}({', '.join(str(p) for p in arguments.values())})\n")
+        print(textwrap.dedent("    " + (OBJECTIVES[options.name].__doc__ or "")))
+        return 0
+    for family, members in FAMILIES.items():
+        print(f"\n{family}")
+        for name, build in members.items():
+            print(f"  {name:<14} {(build.__doc__ or '').splitlines()[0]}")
+    print("\nssl-ebm objectives NAME shows an objective's arguments and source.")
+    return 0
+
+
+_COMMANDS = {
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "export": _export,
+    "objectives": _objectives,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The commands, as a user runs them: real subprocesses on a small slice of real Fashion-MNIST."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import ssl_ebm
+
+ROOT = Path(__file__).parent.parent
+QUICK = [
+    "data.limit=400",
+    "encoder.name=test_resnet",
+    "encoder.kwargs.channels=[8,8,16,16]",
+    "training.epochs=2",
+    "training.batch_size=64",
+    "training.log_every_steps=1",
+    "training.checkpoint_every_steps=2",
+]
+
+
+def run(*arguments, cwd=ROOT, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_ebm.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs; the first is killed after its first checkpoint and resumed."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = ["pretrain", "configs/quickstart/simclr.yaml", *QUICK, f"run_dir={folder}/simclr"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "ssl_ebm.cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint, deadline = folder / "simclr" / "checkpoints" / "last.pt", time.monotonic() + 240
+    while not checkpoint.exists() and started.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    run(*command, "--resume")
+    run("pretrain", "configs/quickstart/vicreg.yaml", *QUICK, f"run_dir={folder}/vicreg")
+    return folder
+
+
+def test_a_killed_run_is_resumed_to_its_end(runs):
+    steps = [json.loads(line)["step"] for line in (runs / "simclr" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 2 * (440 // 64) + 1)) or steps == list(range(1, 2 * (480 // 64) + 1))
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors"} <= set(os.listdir(runs / "simclr"))
+
+
+def test_evaluate_and_compare(runs, tmp_path):
+    shown = run("evaluate", runs / "simclr").stdout
+    assert "simclr" in shown and "raw pixels" in shown and "random" in shown
+    results = json.loads((runs / "simclr" / "evaluation.json").read_text())
+    assert set(results["rows"]) == {"encoder", "random_encoder", "raw_pixels"}
+    for row in results["rows"].values():
+        assert 0.2 < row["knn"]["headline"]["accuracy"] <= 1
+        assert 0.2 < row["linear"]["test"]["top1"] <= 1
+        assert 0.5 < row["energy"]["anchor_auroc"] <= 1
+    before = (runs / "simclr" / "evaluation.json").stat().st_mtime_ns
+    page = tmp_path / "report.html"
+    shown = run("compare", runs / "simclr", runs / "vicreg", "--report", page).stdout
+    assert "simclr" in shown and "vicreg" in shown and str(page) in shown
+    assert (runs / "simclr" / "evaluation.json").stat().st_mtime_ns == before  # not evaluated twice
+    text = page.read_text()
+    assert text.lstrip().lower().startswith("<!doctype html>") and "vicreg" in text and "src=\"http" not in text
+
+
+def test_exported_weights_load_strictly_in_timm_and_give_equal_features(runs, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    run("export", runs / "simclr", path)
+    recipe = json.loads(path.with_suffix(".json").read_text())
+    changes, mean, std = recipe.pop("stem_changes"), torch.tensor(recipe.pop("mean")), torch.tensor(recipe.pop("std"))
+    network = timm.create_model(**recipe, checkpoint_path=path).eval()
+    x = torch.rand(4, 1, 28, 28)
+    assert set(changes) == {"conv1.0", "maxpool"}
+    network.conv1[0].stride = (1, 1)
+    network.maxpool = torch.nn.Identity()
+    with torch.no_grad():
+        features = network((x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1))
+    assert torch.allclose(features, ssl_ebm.load(runs / "simclr").features(x), atol=1e-6)
+
+
+def test_objectives_lists_all_of_them():
+    shown = run("objectives").stdout
+    assert all(name in shown for name in ssl_ebm.list_objectives())
+    assert "arXiv 2002.05709" in run("objectives", "simclr").stdout
+
+
+def test_help_teaches():
+    for command in ("", "pretrain", "evaluate", "compare", "export", "objectives"):
+        shown = run(*([command] if command else []), "--help").stdout
+        assert "ssl-ebm" in shown and len(shown) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimiser.lr=1"], "unknown config key 'optimiser': did you mean 'optimizer'?"),
+        (["optimizer.learning_rate=1"], "unknown config key 'optimizer.learning_rate'"),
+        (["optimizer.lr=fast"], "optimizer.lr"),
+        (["optimizer.lr"], "key=value"),
+        (["objective.name=simcrl"], "did you mean 'simclr'"),
+        (["objective.temprature=1"], "did you mean 'temperature'"),
+        (["objective.temperature=-1"], "temperature must be > 0, got -1"),
+        (["encoder.name=resnet19"], "did you mean 'resnet18'"),
+        (["data.name=fashion"], "fashion_mnist"),
+        (["data.name=folder", "data.root=/nowhere", "data.image_size=32"], "/nowhere"),
+        (["training.batch_size=100000"], "larger than the data set's"),
+        (["views.crop_scale=[2,3]"], "crop_scale"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments, message, tmp_path):
+    done = run("pretrain", "configs/quickstart/simclr.yaml", f"run_dir={tmp_path}/run", *arguments, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_mistakes_are_one_line_too(runs, tmp_path):
+    for arguments, message in [
+        (["pretrain", "nothing.yaml"], "unknown config file"),
+        (["pretrain", "configs/quickstart/simclr.yaml", f"run_dir={runs}/simclr"], "--resume"),
+        (["evaluate", tmp_path], "not a run directory"),
+        (["compare", runs / "simclr", runs / "simclr"], "twice"),
+        (["export", runs / "simclr", tmp_path / "weights.bin"], ".safetensors"),
+        (["objectives", "simcrl"], "did you mean"),
+    ]:
+        done = run(*arguments, check=False)
+        assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid_and_whole(path):
+    config = ssl_ebm.load_config(path)
+    assert config.run_dir == f"runs/{path.parent.name}/{path.stem}"
+    objective = dict(config.objective)
+    ssl_ebm.create_objective(**objective | ({"bank_size": 10} if objective["name"] == "nce" else {}))
