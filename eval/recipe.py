@@ -21,7 +21,8 @@ import ssl_ebm
 from ssl_ebm.evaluation.features import Split, extract
 from ssl_ebm.evaluation.knn import knn_grid
 from ssl_ebm.evaluation.linear import _Probe
-from ssl_ebm.train import prepare, update
+from ssl_ebm.run import prepare
+from ssl_ebm.train import update
 
 
 def speed(config_file: str, overrides: list[str], seconds: float) -> float:

@@ -21,7 +21,8 @@ import torch
 
 import ssl_ebm
 from ssl_ebm.monitor import Monitor
-from ssl_ebm.train import Run, measure, prepare, update
+from ssl_ebm.run import Run, prepare
+from ssl_ebm.train import measure, update
 
 CONFIG = {
     "data": {"name": "fashion_mnist"},

@@ -80,10 +80,11 @@ class RunDirectory:
         return self
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl."""
+        """All lines of metrics.jsonl; without the last one where a kill cut it off."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of steps after `step`, which a resumed run writes again."""

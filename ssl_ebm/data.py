@@ -1,17 +1,11 @@
 """Data sets, held in memory as uint8 tensors and split into train, validation and test."""
 
-import difflib
-import gzip
 import http.client
-import math
 import os
 import socket
-import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
-from tqdm import tqdm
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+from ssl_ebm.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
+from ssl_ebm.names import unknown
+
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "validation",
@@ -36,10 +30,6 @@ SPLIT_FOLDERS = {
 }
 TEST_FRACTION = 0.2  # of a folder that has no test images of its own
 DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without an answer; torchvision itself would wait for ever
-
-
-class DataError(ValueError):
-    """A data set that cannot be found, read or split. The message, one line, names the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +61,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
-            near = difflib.get_close_matches(self.name, DATASETS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(DATASETS)}"
-            raise ValueError(f"data name '{self.name}' is unknown: {hint}")
+            raise ValueError(unknown("data set", self.name, DATASETS))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}")
         if not 0 <= self.split_seed < 2**32:
@@ -192,7 +180,7 @@ def _splits(train: Images, test: Images, config: DataConfig, source: str) -> Spl
     own_size, size = images.shape[-1], config.image_size or images.shape[-1]
     given = {"train": torch.arange(len(train)), "test": torch.arange(len(train), len(labels))}
     parts = _split(labels, given, config)
-    _check_memory(sum(map(len, parts.values())), images.shape[1], size)
+    check_memory(sum(map(len, parts.values())), images.shape[1], size)
     splits = {}
     for name, rows in parts.items():
         part = images[rows]
@@ -200,51 +188,6 @@ def _splits(train: Images, test: Images, config: DataConfig, source: str) -> Spl
             part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
         splits[name] = Images(part, labels[rows], train.classes)
     return Splits(**splits, name=config.name, source=source)
-
-
-def _check_memory(count: int, channels: int, size: int) -> None:
-    """Refuses images that would not fit in the memory that Linux calls available; elsewhere it is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return
-    available = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
-    needed = count * channels * size**2
-    if needed > available:
-        raise DataError(
-            f"{count:,} images of {channels}×{size}×{size} need {needed / 2**30:.1f} GiB of memory and "
-            f"{available / 2**30:.1f} GiB are available: lower image_size or limit"
-        )
-
-
-def read_idx(path: Path, ndim: int) -> UInt8[Tensor, "..."]:
-    """Reads an idx file of unsigned bytes, MNIST's format, plain or gzipped.
-
-    It holds the bytes 0, 0, 8 (unsigned byte) and `ndim`, each dimension as a big-endian uint32, then the values.
-
-    Raises:
-        DataError: If it cannot be read, is another kind of file, or its length is not the product of its dimensions.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = bytearray(file.read())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"'{path}' cannot be read ({error}): replace it by a fresh copy") from error
-    start = 4 + 4 * ndim
-    if len(content) < start or content[:4] != bytes((0, 0, 8, ndim)):
-        raise DataError(f"'{path}' is not an idx file of bytes in {ndim} dimensions: replace it by a fresh copy")
-    shape = struct.unpack(f">{ndim}I", content[4:start])
-    if len(content) - start != math.prod(shape) or 0 in shape:
-        raise DataError(f"'{path}' holds {len(content) - start} bytes, not {shape}: replace it by a fresh copy")
-    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
-
-
-def _find_idx(folder: Path) -> list[Path]:
-    """The four files of an MNIST-like data set, or none: training images and labels, test images and labels."""
-    files = []
-    for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        files += [path for path in (folder / f"{stem}-ubyte", folder / f"{stem}-ubyte.gz") if path.is_file()][:1]
-    return files if len(files) == 4 else []
 
 
 def _idx_folders(config: DataConfig, torchvision_name: str) -> list[Path]:
@@ -259,7 +202,7 @@ def _idx_folders(config: DataConfig, torchvision_name: str) -> list[Path]:
 
 def _load_idx(config: DataConfig, dataset: type[datasets.MNIST]) -> Splits:
     folders = _idx_folders(config, dataset.__name__)
-    files = next(filter(None, map(_find_idx, folders)), None)
+    files = next(filter(None, map(find_idx, folders)), None)
     if files is None:
         package = ", or run 'apt install dataset-fashion-mnist'" if config.name == "fashion_mnist" else ""
         remedy = f"put its four files (train-images-idx3-ubyte.gz, ...) into '{folders[0]}'{package}"
@@ -320,8 +263,8 @@ def _load_folder(config: DataConfig) -> Splits:
     files, labels, parts, classes = _list_folder(root)
     parts = _split(labels, parts, config)
     rows = torch.cat(list(parts.values()))
-    _check_memory(len(rows), 3, size)
-    images, readable = _read_images([files[row] for row in rows.tolist()], size)
+    check_memory(len(rows), 3, size)
+    images, readable = read_images([files[row] for row in rows.tolist()], size)
     counts = [int(part.sum()) for part in readable.split([len(part) for part in parts.values()])]
     if 0 in counts:
         raise DataError(f"no {list(parts)[counts.index(0)]} image in '{root}' can be read: replace the broken files")
@@ -331,9 +274,9 @@ def _load_folder(config: DataConfig) -> Splits:
 
 def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, "n"], dict[str, Tensor], tuple[str, ...]]:
     """All files, their labels, the positions of each part that the folder has, and the classes' names."""
-    found = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := _class_files(root / name))}
+    found = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := class_files(root / name))}
     if "train" not in found:
-        found = {"train": _class_files(root)}
+        found = {"train": class_files(root)}
     elif "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
     names = tuple(found["train"])
@@ -354,61 +297,6 @@ def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, "n"], dict[str, 
             labels += [names.index(name)] * len(paths)
         parts[part] = torch.arange(start, len(files))
     return files, torch.tensor(labels), parts, names
-
-
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """The images under each subfolder that has any, sorted."""
-    found: dict[str, list[Path]] = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = [name for name in sorted(names) if Path(name).suffix.lower() in EXTENSIONS and name[0] != "."]
-        below = Path(parent).relative_to(folder).parts
-        if below and images:
-            found.setdefault(below[0], []).extend(Path(parent, name) for name in images)
-    return found
-
-
-def _read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size size"], Bool[Tensor, "m"]]:
-    """Decodes in threads; leaves out the files that cannot be read. One channel if every image is grey, else three."""
-    images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-
-    def place(row: int) -> str:
-        try:
-            images[row] = torch.from_numpy(read_image(paths[row], size)).permute(2, 0, 1)
-        except Exception as error:  # a broken file can raise anything in Pillow's parsers
-            return f"'{paths[row]}' ({type(error).__name__})"
-        return ""
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(place, range(len(paths)))
-        faults = list(tqdm(jobs, "reading images", len(paths), unit="image", disable=None))
-    readable = torch.tensor([not fault for fault in faults])
-    broken = [fault for fault in faults if fault]
-    if broken:
-        named = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        warnings.warn(f"skipped {len(broken)} of {len(paths)} images that cannot be read: {named}", stacklevel=4)
-        for row, source in enumerate(readable.nonzero().flatten().tolist()):
-            images[row] = images[source]  # in place: a second copy might not fit in memory
-        images = images[: len(paths) - len(broken)]
-    if all(torch.equal(image, image[:1].expand_as(image)) for image in images):
-        images = images[:, :1].contiguous()
-    return images, readable
-
-
-def read_image(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decodes to RGB the centre square of an image, turned as its EXIF tag says and laid on white where transparent."""
-    with Image.open(path) as file:
-        file.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth of its size
-        image = ImageOps.exif_transpose(file)
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no known range")
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-        if image.mode[-1] in "Aa" or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    return np.array(square)
 
 
 DATASETS: dict[str, Callable[[DataConfig], Splits]] = {

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.heads import HeadSpec
 from ssl_ebm.names import unknown
-from ssl_ebm.stem import adapt_stem, find_downsampling, patch_size_for, total_stride
+from ssl_ebm.stem import adapt_stem, choose_patch, find_downsampling, total_stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +125,19 @@ def create_encoder(
     Raises:
         ValueError: Unknown name, weights that cannot be had, or images that the network cannot take.
     """
+    for argument, value in (("in_chans", in_chans), ("image_size", image_size)):
+        if value < 1:
+            raise ValueError(f"{argument} must be >= 1, got {value}")
     if not timm.is_model(name):
         raise ValueError(unknown("timm model", name, timm.list_models()))
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # of the model there are no such weights
+        raise ValueError(unknown("timm model", name, timm.list_models(pretrained=True))) from error
     arguments = {"in_chans": in_chans, "num_classes": 0, **kwargs}
     changes: dict[str, str] = {}
     if _takes_patches(name):
-        patch = output_stride or (patch_size_for(image_size, largest=16) if adapt else None)
+        patch = choose_patch(image_size, output_stride) if adapt or output_stride is not None else None
         arguments |= {"img_size": image_size} | ({"patch_size": patch} if patch else {})
         backbone = _create(name, pretrained, arguments)
         output_stride = patch or int(np.max(backbone.patch_embed.patch_size))  # type: ignore[union-attr,arg-type]
@@ -221,7 +227,8 @@ class JointEmbedding(nn.Module):
         target = None
         if self.teacher is not None:
             with torch.no_grad():
-                target = self.teacher[1](self.teacher[0].at_any_size(images)).unflatten(0, shape)
+                encoder, projector = cast("tuple[Encoder, nn.Module]", tuple(self.teacher))
+                target = projector(encoder.at_any_size(images)).unflatten(0, shape)
         return Embeddings(
             features=features.unflatten(0, shape),
             projection=projection.unflatten(0, shape),
@@ -233,7 +240,7 @@ class JointEmbedding(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """T ← momentum t + (1 - momentum) θ, once an optimiser step; parameters only."""
+        """Move its parameters once an optimiser step: t ← momentum t + (1 - momentum) θ. Buffers are its own."""
         if self.teacher is not None:
             ours: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
             theirs: list[Tensor] = list(self.teacher.parameters())

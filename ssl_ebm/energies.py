@@ -78,7 +78,7 @@ class Cosine(Energy):
         return self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """F = a / (‖a‖ τ), g = b / ‖b‖, no offsets."""
+        """Vectors f = a / (‖a‖ τ), g = b / ‖b‖; no offsets."""
         unit = F.normalize(x, dim=1)
         return Factor(unit / self.temperature if side == "anchor" else unit, None)
 
@@ -106,12 +106,12 @@ class SquaredEuclidean(Energy):
         return (F.normalize(x, dim=1) if self.normalize else x), scale
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """F = 2 scale a, g = b, u = scale ‖a‖², v = scale ‖b‖²."""
+        """Vectors f = 2 scale a, g = b; offsets u = scale ‖a‖², v = scale ‖b‖²."""
         x, scale = self._prepare(x)
         return Factor(2 * scale * x if side == "anchor" else x, scale * x.square().sum(1))
 
     def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
-        """Scale · ‖a_i - b_i‖², from the difference: exact where the two are close."""
+        """E(a_i, b_i) from the difference: exact where the two are close."""
         (a, scale), (b, _) = self._prepare(a), self._prepare(b)
         return scale * (a - b).square().sum(1)
 
@@ -130,7 +130,7 @@ class Dot(Energy):
         self.max_norm = max_norm
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """F = clip(a), g = clip(b), no offsets."""
+        """Vectors f = clip(a), g = clip(b); no offsets."""
         if self.max_norm is not None:
             norm = x.norm(dim=1, keepdim=True)
             x = torch.where(norm > self.max_norm, F.normalize(x, dim=1) * self.max_norm, x)
@@ -153,5 +153,5 @@ class Bilinear(Energy):
         self.weight = nn.Parameter(torch.eye(dim))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """F = Wᵀ a, g = b, no offsets."""
+        """Vectors f = Wᵀ a, g = b; no offsets."""
         return Factor(x @ self.weight.to(x.dtype) if side == "anchor" else x, None)

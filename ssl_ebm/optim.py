@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.optim import Lars
@@ -48,11 +49,15 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_epochs", "final_lr"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optimizer.momentum must be in [0, 1), got {self.momentum}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must be in [0, 1), got {self.betas}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"optimizer.clip_norm must be > 0 or null, got {self.clip_norm}")
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: decayed weights; and norms, biases and other parameters of at most one dimension, not decayed."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     return [
@@ -64,14 +69,15 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
 def create_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> Optimizer:
     """The optimiser of all trainable parameters.
 
-    LARS adapts the decayed group only, with η = .001 (You et al. 2017, arXiv 1708.03888, as used since SimCLR).
+    LARS adapts weights only, decayed or not, with η = .001 (You et al. 2017, arXiv 1708.03888, as used since SimCLR).
     """
     groups = [group for group in parameter_groups(modules, config.weight_decay) if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return Lars(groups, lr=config.lr, momentum=config.momentum, trust_coeff=0.001)
+    adapted = [{**group, "always_adapt": group["params"][0].ndim > 1} for group in groups]
+    return Lars(adapted, lr=config.lr, momentum=config.momentum, trust_coeff=0.001)
 
 
 def learning_rate(step: int, *, total: int, warmup: int, config: OptimizerConfig) -> float:

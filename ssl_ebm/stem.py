@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from timm.layers import BlurPool2d
 from torch import nn
 
 MIN_MAP = 3  # width of the last feature map: 28 pixels at stride 8 give 4 (ResNet) or 3 (ConvNeXt, unpadded)
 MIN_TOKENS = 7  # tokens a side: 28 pixels in patches of 4, 32 in patches of 4
 
-STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ def find_downsampling(network: nn.Module, *, in_chans: int, sizes: Sequence[int]
 
 
 def total_stride(levels: Levels) -> int:
-    """Pixels of the image for one of the last feature map."""
-    return math.prod(level[0].stride for level in levels)
+    """Pixels of the image for one of the last feature map.
+
+    Of the branches at one resolution the least stride counts: attention may reduce its keys further.
+    """
+    return math.prod(min(down.stride for down in level) for level in levels)
 
 
 @torch.no_grad()
@@ -67,14 +71,12 @@ def _last_map(network: nn.Module, in_chans: int, size: int) -> int | None:
     """Width of the last feature map of an image; None where the network does not run on it."""
     training = network.training
     try:
-        last = network.eval().forward_features(  # type: ignore[operator]
-            torch.zeros(1, in_chans, size, size)
-        )
+        last = network.eval().forward_features(torch.zeros(1, in_chans, size, size))  # type: ignore[operator]
     except (RuntimeError, AssertionError):
         return None
     finally:
         network.train(training)
-    return last.shape[-1] if last.ndim == 4 else MIN_MAP
+    return last.shape[-2] if last.ndim == 4 else MIN_MAP  # of square maps, channels first or last
 
 
 def _remove(network: nn.Module, name: str) -> str:
@@ -82,10 +84,7 @@ def _remove(network: nn.Module, name: str) -> str:
     module = network.get_submodule(name)
     if isinstance(module, nn.Conv2d):
         module.stride = (1, 1)
-        if module.kernel_size[0] % 2 == 0 and module.padding == (
-            0,
-            0,
-        ):  # a patchifying stem has no padding: keep the size within a pixel
+        if module.kernel_size[0] % 2 == 0 and module.padding == (0, 0):  # patches have none: keep the size, but a pixel
             module.padding = tuple((k - 1) // 2 for k in module.kernel_size)
         return f"stride=(1, 1), padding={module.padding}"
     parent, _, child = name.rpartition(".")
@@ -124,13 +123,18 @@ def adapt_stem(
     )
 
 
-def patch_size_for(image_size: int, largest: int) -> int:
-    """The largest patch, at most `largest`, that divides the image into at least `MIN_TOKENS` a side.
+def choose_patch(image_size: int, wanted: int | None = None, *, largest: int = 16) -> int:
+    """The patch wanted; or the largest, at most `largest`, that divides the image into `MIN_TOKENS` or more a side.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or the one wanted does not divide the image.
     """
-    for patch in range(min(largest, image_size), 0, -1):
-        if image_size % patch == 0 and image_size // patch >= MIN_TOKENS:
-            return patch
-    raise ValueError(f"image_size must be at least {MIN_TOKENS} pixels for a transformer, got {image_size}")
+    patches = [patch for patch in range(1, image_size + 1) if image_size % patch == 0]
+    if wanted is not None:
+        if wanted not in patches:
+            raise ValueError(f"output_stride must be one of {patches} for {image_size}-pixel images, got {wanted}")
+        return wanted
+    fitting = [patch for patch in patches if patch <= largest and image_size // patch >= MIN_TOKENS]
+    if not fitting:
+        raise ValueError(f"image_size must be at least {MIN_TOKENS} pixels for a transformer, got {image_size}")
+    return fitting[-1]

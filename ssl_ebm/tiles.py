@@ -31,7 +31,7 @@ class Rows:
         raise NotImplementedError
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Log Σ_j exp(-E_ij); about -1e38 for an anchor without samples."""
+        """Row by row log Σ_j exp(-E_ij); about -1e38 for an anchor without samples."""
         raise NotImplementedError
 
     def mean(self, function: Callable[..., Tensor], *anchor_values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -51,11 +51,11 @@ class Paired(Rows):
 
     @property
     def count(self) -> Float[Tensor, " n"]:
-        """P for every anchor."""
+        """The same p for every anchor."""
         return self.energies.new_full(self.energies.shape[:1], self.energies.shape[1])
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Log Σ_p exp(-E_ip)."""
+        """Row by row log Σ_p exp(-E_ip)."""
         return -self.energies[:, 0] if self.energies.shape[1] == 1 else torch.logsumexp(-self.energies, dim=1)
 
     def mean(self, function: Callable[..., Tensor], *anchor_values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -135,7 +135,7 @@ class Crossed(Rows):
         return agree - int(self.itself is not None) if self.same else m - agree
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Log Σ_j exp(-E_ij) over the candidates taken."""
+        """Row by row log Σ_j exp(-E_ij) over the candidates taken."""
 
         def reduce(energies: Tensor, taken: Tensor | None, rows: slice) -> Tensor:
             if taken is not None:  # a finite filling: a row without samples has no gradient instead of a NaN

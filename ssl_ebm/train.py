@@ -5,12 +5,10 @@ Everything random in step s is a function of (seed, s), so a resumed run is the 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +17,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ssl_ebm import distributed
-from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, save_checkpoint, save_tensors, write_atomically
-from ssl_ebm.config import Config, differences, load_config, save_config
-from ssl_ebm.data import Splits, load_data
-from ssl_ebm.devices import Compute, choose_compute
+from ssl_ebm.checkpoint import write_atomically
+from ssl_ebm.config import Config, load_config, save_config
 from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.encoder import JointEmbedding
 from ssl_ebm.interrupt import Interrupt
-from ssl_ebm.model import build_encoder, keep
 from ssl_ebm.monitor import Monitor
-from ssl_ebm.objectives import Objective, Step, create_objective, objective_arguments
-from ssl_ebm.optim import create_optimizer, learning_rate
-from ssl_ebm.views import Views, create_views
+from ssl_ebm.objectives import Step
+from ssl_ebm.optim import learning_rate
+from ssl_ebm.run import Run, describe, prepare, save
 
 MAX_SKIPPED = 10  # updates in a row with a non-finite gradient before the run stops
 
 
 class TrainingStopped(RuntimeError):
     """The run ended itself; its last good checkpoint is intact."""
-
-
-@dataclass
-class Run:
-    """All that a training consists of."""
-
-    config: Config
-    directory: RunDirectory
-    splits: Splits
-    compute: Compute
-    views: Views
-    model: JointEmbedding
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    images: Tensor
-    labels: Tensor
-    step: int = 0
-    skipped: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Updates an epoch; the last incomplete batch is left out."""
-        return len(self.images) // self.config.training.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        """Updates of the whole run."""
-        return max(1, round(self.config.training.epochs * self.steps_per_epoch))
-
-    @property
-    def networks(self) -> list[nn.Module]:
-        """What the optimiser trains."""
-        return [self.model, self.objective]
 
 
 def pretrain(
@@ -99,126 +60,13 @@ def pretrain(
     return run.directory.path
 
 
-def prepare(config: Config, *, local_rank: int = 0, resume: bool = False) -> Run:
-    """Check everything, load the data, build networks and optimiser; before the first step."""
-    directory = RunDirectory(Path(config.run_dir))
-    objective_arguments(config.objective["name"])  # a wrong name fails before the data is read
-    if directory.path.exists() and any(directory.path.iterdir()) and not resume:
-        raise FileExistsError(
-            f"run directory {directory.path} exists: continue it with --resume, or choose another with run_dir=PATH"
-        )
-    checkpoint = load_checkpoint(directory.checkpoint) if resume else None
-    splits = load_data(config.data)
-    config = _with_bank(config, splits)
-    if resume:
-        changed = [d for d in differences(load_config(directory.config), config) if not d.startswith("training.device")]
-        if changed:
-            raise ValueError(
-                f"the config is not that of {directory.path}: {'; '.join(changed)}; resume with the same one"
-            )
-    run = _build(config, directory, splits, choose_compute(config.training, local_rank))
-    if checkpoint is not None:
-        restore(run, checkpoint)
-    return run
-
-
-def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]:
-    """Training and validation images; without the validation images where the objective reads labels."""
-    parts = [splits.train] if by_label else [splits.train, splits.validation]
-    return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
-
-
-def _with_bank(config: Config, splits: Splits) -> Config:
-    """Fill in the number of training images where an objective remembers each of them."""
-    count = len(splits.train) + len(splits.validation)
-    if "bank_size" not in objective_arguments(config.objective["name"]):
-        return config
-    size = config.objective.get("bank_size", count)
-    if size < count:
-        raise ValueError(f"objective.bank_size={size} is less than the {count} training images: leave it out")
-    return dataclasses.replace(config, objective={**config.objective, "bank_size": size})
-
-
-def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute) -> Run:
-    size = splits.image_size
-    objective = create_objective(**config.objective)
-    views = create_views(**({"size": size} | config.views))
-    images, labels = _pretraining_images(splits, objective.by_label)
-    batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
-    if batch > len(images):
-        raise ValueError(f"training.batch_size={batch} is larger than the data set's {len(images)} training images")
-    if batch % parts or batch // parts < 2:
-        raise ValueError(f"training.batch_size={batch} must split into {parts} parts of at least 2 images")
-    statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
-    torch.manual_seed(config.seed)
-    encoder = build_encoder(
-        config.encoder,
-        in_chans=splits.in_chans,
-        image_size=size,
-        mean=statistics[1].tolist(),
-        std=statistics[0].tolist(),
-    )
-    if views.size != size and "patch_size" in encoder.recipe:
-        raise ValueError(f"views.size={views.size} needs a convolutional encoder: {config.encoder.name} takes {size} only")
-    model = JointEmbedding(encoder, objective.heads, uses=objective.uses).to(compute.device)
-    if compute.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if distributed.world_size() > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if compute.device.type == "cuda" else model
-    objective = objective.to(compute.device)
-    optimizer = create_optimizer([model, objective], config.optimizer)
-    device_images = images.to(compute.device)
-    return Run(
-        config, directory, splits, compute, views, model, objective, optimizer, device_images, labels.to(compute.device)
-    )
-
-
-def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
-    """Put a checkpoint's state into a run."""
-    run.model.load_state_dict(checkpoint["model"])
-    run.objective.load_state_dict(checkpoint["objective"])
-    run.optimizer.load_state_dict(checkpoint["optimizer"])
-    run.step, run.skipped = checkpoint["step"], checkpoint["skipped"]
-
-
-def save(run: Run) -> None:
-    """Write the checkpoint, and the weights that a user keeps."""
-    if distributed.rank() > 0:
-        return
-    state = {"step": run.step, "skipped": run.skipped}
-    state |= {name: getattr(run, name).state_dict() for name in ("model", "objective", "optimizer")}
-    save_checkpoint(run.directory.checkpoint, state)
-    images = json.dumps({"in_chans": run.splits.in_chans, "image_size": run.splits.image_size})
-    metadata = {"images": images, "step": str(run.step), "finished": str(run.step >= run.total_steps)}
-    save_tensors(run.directory.encoder, keep(run.model, run.objective), metadata)
-
-
-def _describe(run: Run) -> str:
-    encoder, config, heads = run.model.encoder, run.config, run.objective.heads
-    shape = f"{encoder.in_chans}×{encoder.image_size}×{encoder.image_size}"
-    millions = sum(p.numel() for p in encoder.parameters()) / 1e6
-    adapted = ", stem adapted" if encoder.recipe.get("stem_changes") else ""
-    lines = {
-        "data": f"{run.splits.name}: {len(run.images):,} images of {shape} to pretrain on, "
-        f"{'labels used' if run.objective.by_label else 'without labels'} ({run.splits.source})",
-        "encoder": f"{config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, "
-        f"output stride {encoder.output_stride}{adapted}",
-        "views": f"{len(run.views.augmentations)} of {run.views.size} pixels, {config.views['name']}",
-        "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.out} dimensions",
-        "compute": f"{run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
-        "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
-        f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
-    }
-    return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
-
-
 def _train(run: Run) -> None:
     config, main = run.config.training, distributed.rank() == 0
     if main:
         run.directory.path.mkdir(parents=True, exist_ok=True)
         write_atomically(run.directory.config, lambda path: save_config(run.config, path))
         run.directory.keep_metrics_until(run.step)
-        print(_describe(run), flush=True)
+        print(describe(run), flush=True)
     network = _wrap(run)
     monitor = Monitor(run.splits, run.model.encoder, run.compute, step=run.step)
     bar = tqdm(total=run.total_steps, initial=run.step, unit="update", disable=not main, dynamic_ncols=True)

@@ -6,9 +6,8 @@ an augmentation of a chosen strength is the same functions with parameters of on
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from itertools import cycle, groupby, islice
 from typing import Any, NamedTuple, final
@@ -18,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ssl_ebm import image_ops
+from ssl_ebm.names import unknown
 
 CHUNK = 2**19  # values in work at a time on the CPU: intermediate results stay in its caches
 TRIES = 10  # to draw a box that fits, as torchvision
@@ -258,11 +258,11 @@ def create_views(name: str, *, size: int, views: int = 2, **overrides: Any) -> V
         TypeError: An override is not a field of `Augmentation`.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown augmentation {name!r}; {_hint(name, PRESETS)}")
+        raise ValueError(unknown("views preset", name, PRESETS))
     known = [field.name for field in fields(Augmentation)]
     for override in overrides:
         if override not in known:
-            raise TypeError(f"unknown field {override!r} of Augmentation; {_hint(override, known)}")
+            raise TypeError(unknown("field of views", override, known))
     preset = [replace(augmentation, **overrides) for augmentation in PRESETS[name]]
     return Views(list(islice(cycle(preset), views)), size=size)
 
@@ -322,8 +322,3 @@ def _draw_boxes(
     fits = (high > 0) & (high <= height - margin) & (wide > 0) & (wide <= width - margin)
     found, first = fits.max(0, keepdim=True)
     return found[0], high.gather(0, first)[0], wide.gather(0, first)[0]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    nearest = get_close_matches(name, known, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"

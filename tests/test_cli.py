@@ -13,6 +13,7 @@ import timm
 import torch
 
 import ssl_ebm
+from ssl_ebm.cli import main
 
 ROOT = Path(__file__).parent.parent
 QUICK = [
@@ -26,10 +27,9 @@ QUICK = [
 ]
 
 
-def run(*arguments, cwd=ROOT, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", "ssl_ebm.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+def run(*arguments, check=True):
+    command = [sys.executable, "-m", "ssl_ebm.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -73,7 +73,7 @@ def test_evaluate_and_compare(runs, tmp_path):
     assert "simclr" in shown and "vicreg" in shown and str(page) in shown
     assert (runs / "simclr" / "evaluation.json").stat().st_mtime_ns == before  # not evaluated twice
     text = page.read_text()
-    assert text.lstrip().lower().startswith("<!doctype html>") and "vicreg" in text and "src=\"http" not in text
+    assert text.lstrip().lower().startswith("<!doctype html>") and "vicreg" in text and 'src="http' not in text
 
 
 def test_exported_weights_load_strictly_in_timm_and_give_equal_features(runs, tmp_path):
@@ -83,24 +83,32 @@ def test_exported_weights_load_strictly_in_timm_and_give_equal_features(runs, tm
     changes, mean, std = recipe.pop("stem_changes"), torch.tensor(recipe.pop("mean")), torch.tensor(recipe.pop("std"))
     network = timm.create_model(**recipe, checkpoint_path=path).eval()
     x = torch.rand(4, 1, 28, 28)
-    assert set(changes) == {"conv1.0", "maxpool"}
+    assert changes == {"conv1.0": "stride=(1, 1), padding=(1, 1)"}
     network.conv1[0].stride = (1, 1)
-    network.maxpool = torch.nn.Identity()
     with torch.no_grad():
         features = network((x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1))
     assert torch.allclose(features, ssl_ebm.load(runs / "simclr").features(x), atol=1e-6)
 
 
-def test_objectives_lists_all_of_them():
-    shown = run("objectives").stdout
+def called(capsys, *arguments):
+    """The same command within this process: importing torch takes seconds."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    return (code, *capsys.readouterr())
+
+
+def test_objectives_lists_all_of_them(capsys):
+    shown = called(capsys, "objectives")[1]
     assert all(name in shown for name in ssl_ebm.list_objectives())
-    assert "arXiv 2002.05709" in run("objectives", "simclr").stdout
+    assert "arXiv 2002.05709" in called(capsys, "objectives", "simclr")[1]
 
 
-def test_help_teaches():
-    for command in ("", "pretrain", "evaluate", "compare", "export", "objectives"):
-        shown = run(*([command] if command else []), "--help").stdout
-        assert "ssl-ebm" in shown and len(shown) > 200
+def test_help_teaches(capsys):
+    for command in ([], ["pretrain"], ["evaluate"], ["compare"], ["export"], ["objectives"]):
+        code, shown, _ = called(capsys, *command, "--help")
+        assert code == 0 and "ssl-ebm" in shown and len(shown) > 200
 
 
 @pytest.mark.parametrize(
@@ -120,24 +128,26 @@ def test_help_teaches():
         (["views.crop_scale=[2,3]"], "crop_scale"),
     ],
 )
-def test_a_users_mistake_is_one_line(arguments, message, tmp_path):
-    done = run("pretrain", "configs/quickstart/simclr.yaml", f"run_dir={tmp_path}/run", *arguments, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
+    config = ROOT / "configs" / "quickstart" / "simclr.yaml"
+    code, _, error = called(capsys, "pretrain", config, f"run_dir={tmp_path}/run", *arguments)
+    assert code == 2 and message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_other_mistakes_are_one_line_too(runs, tmp_path):
+def test_other_mistakes_are_one_line_too(runs, tmp_path, capsys):
     for arguments, message in [
         (["pretrain", "nothing.yaml"], "unknown config file"),
-        (["pretrain", "configs/quickstart/simclr.yaml", f"run_dir={runs}/simclr"], "--resume"),
+        (["pretrain", ROOT / "configs/quickstart/simclr.yaml", f"run_dir={runs}/simclr"], "--resume"),
         (["evaluate", tmp_path], "not a run directory"),
         (["compare", runs / "simclr", runs / "simclr"], "twice"),
         (["export", runs / "simclr", tmp_path / "weights.bin"], ".safetensors"),
         (["objectives", "simcrl"], "did you mean"),
     ]:
-        done = run(*arguments, check=False)
-        assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        code, _, error = called(capsys, *arguments)
+        assert code == 2 and message in error and len(error.strip().splitlines()) == 1
+    done = run("evaluate", tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)

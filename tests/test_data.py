@@ -18,7 +18,8 @@ from PIL import Image
 from torchvision import datasets
 
 from ssl_ebm import data
-from ssl_ebm.data import DataConfig, DataError, Splits, draw, load_data, read_idx, read_image
+from ssl_ebm.data import DataConfig, Splits, draw, load_data
+from ssl_ebm.image_files import DataError, read_idx, read_image
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -94,8 +95,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "fashionmnist"}, "data name 'fashionmnist' is unknown: did you mean 'fashion_mnist'?"),
-        ({"name": "xyz"}, "data name 'xyz' is unknown: choose one of fashion_mnist, mnist, cifar10"),
+        ({"name": "fashionmnist"}, "unknown data set 'fashionmnist': did you mean 'fashion_mnist'"),
+        ({"name": "xyz"}, "unknown data set 'xyz'; valid: cifar10"),
         ({"validation_fraction": 0.0}, "validation_fraction must lie between 0 and 1, got 0.0"),
         ({"validation_fraction": 1.0}, "validation_fraction must lie between 0 and 1, got 1.0"),
         ({"split_seed": -1}, "split_seed must lie in 0 .. 2**32 - 1, got -1"),

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 import ssl_ebm
+from ssl_ebm import run as run_module
 from ssl_ebm import train
 from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, write_atomically
 from ssl_ebm.config import load_config
 from ssl_ebm.data import Images, Splits
 from ssl_ebm.monitor import ALARM_AFTER, Monitor, collapse_sign
-from ssl_ebm.train import TrainingStopped, batches, prepare, pretrain, update
+from ssl_ebm.objectives import Objective
+from ssl_ebm.run import prepare, restore
+from ssl_ebm.train import TrainingStopped, batches, pretrain, update
 
 SIZE = 12
 
@@ -31,7 +34,7 @@ def small_data(monkeypatch):
         return Images(x, labels, ("rows", "columns", "noise"))
 
     splits = Splits(images(96), images(24), images(24), "stripes", "memory")
-    monkeypatch.setattr(train, "load_data", lambda config: splits)
+    monkeypatch.setattr(run_module, "load_data", lambda config: splits)
     return splits
 
 
@@ -108,7 +111,7 @@ def test_the_trained_model_gives_the_energies_that_training_saw(tmp_path):
     run = prepare(config)
     pretrain(config)
     model = ssl_ebm.load(tmp_path / "run")
-    train.restore(run, state(tmp_path / "run"))
+    restore(run, state(tmp_path / "run"))
     run.model.eval()
     x = torch.rand(6, 1, SIZE, SIZE)
     with torch.no_grad():
@@ -148,14 +151,14 @@ def test_the_teacher_moves_once_an_update(tmp_path):
 
 def test_a_non_finite_gradient_is_skipped_and_then_stops_the_run(tmp_path, monkeypatch, capsys):
     config = settings(tmp_path / "run", training__epochs=20)
-    good = train.Objective.forward
+    good = Objective.forward
 
     def poisoned(self, embeddings):
         step = good(self, embeddings)
         return dataclasses.replace(step, loss=step.loss * float("nan")) if poisoned.on else step
 
     poisoned.on = False
-    monkeypatch.setattr(train.Objective, "forward", poisoned)
+    monkeypatch.setattr(Objective, "forward", poisoned)
     run = prepare(config)
     update(run, run.model)
     weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items() if "running" not in name}

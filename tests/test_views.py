@@ -267,11 +267,11 @@ def test_every_field_is_checked() -> None:
 
 
 def test_mistakes_name_the_remedy() -> None:
-    with pytest.raises(ValueError, match="unknown augmentation 'simlcr'; did you mean 'simclr'"):
+    with pytest.raises(ValueError, match="unknown views preset 'simlcr': did you mean 'simclr'"):
         create_views("simlcr", size=32)
-    with pytest.raises(ValueError, match="unknown augmentation 'zzz'; known are simclr, byol, grey"):
+    with pytest.raises(ValueError, match="unknown views preset 'zzz'; valid: byol, grey, simclr"):
         create_views("zzz", size=32)
-    with pytest.raises(TypeError, match="unknown field 'crop_scales' of Augmentation; did you mean 'crop_scale'"):
+    with pytest.raises(TypeError, match="unknown field of views 'crop_scales': did you mean 'crop_scale'"):
         create_views("simclr", size=32, crop_scales=(0.2, 1.0))
     with pytest.raises(ValueError, match="at least one"):
         Views([], size=32)

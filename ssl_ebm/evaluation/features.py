@@ -21,7 +21,7 @@ def extract(
     encode: Callable[[Tensor], Tensor],
     images: UInt8[Tensor, "n c h w"],
     *,
-    batch_size: int = 512,
+    batch_size: int = 128,
     device: torch.device | str = "cpu",
     desc: str = "features",
 ) -> Float32[np.ndarray, "n d"]:

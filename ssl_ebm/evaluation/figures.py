@@ -44,10 +44,8 @@ def marker(run: int, x: float, y: float, size: float = 4.0) -> str:
 
 def swatch(run: int) -> str:
     """A run's colour, dash and marker, for tables and legends."""
-    line = f'<line class="line" x1="0" y1="6" x2="22" y2="6"{_dash(run)}/>'
-    return (
-        f'<svg class="swatch {look(run)}" viewBox="0 0 22 12" aria-hidden="true">{line}{marker(run, 11, 6, 3.6)}</svg>'
-    )
+    drawn = f'<line class="line" x1="0" y1="6" x2="22" y2="6"{_dash(run)}/>{marker(run, 11.0, 6.0, 3.6)}'
+    return f'<svg class="swatch {look(run)}" viewBox="0 0 22 12" aria-hidden="true">{drawn}</svg>'
 
 
 def _dash(run: int) -> str:
@@ -153,8 +151,8 @@ def line_chart(
     x_domain = (min(xs), max(xs)) if log_x else (min(0.0, *xs), max(xs))
     axes = _Axes(x_domain, y_domain or _padded(min(ys), max(ys)), size, (26, 12, 38, 44))
     if log_x:
-        whole = range(math.ceil(x_domain[0] - 1e-9), math.floor(x_domain[1] + 1e-9) + 1)
-        marks = [(float(v), number(10.0**v) if -2 <= v <= 3 else f"1e{number(v)}") for v in whole]
+        powers = [float(v) for v in range(math.ceil(x_domain[0] - 1e-9), math.floor(x_domain[1] + 1e-9) + 1)]
+        marks = [(v, number(10**v) if -2 <= v <= 3 else f"1e{number(v)}") for v in powers]
     else:
         marks = [(v, number(v)) for v in ticks(*axes.domains[0], max(2, size[0] // 100))]
     drawn = [_curve(line, axes) for line in lines if line.points]
@@ -196,7 +194,7 @@ def ridges(
     counts, bounds = _cropped(np.array([count for _, count in histograms], dtype=float), np.asarray(edges, dtype=float))
     band, left, label = 56, 6, textwrap.fill(x_label, 50)
     foot = 38 + 14 * label.count("\n")
-    axes = _Axes((bounds[0], bounds[-1]), (0, 1), (360, band * len(counts) + 6 + foot), (0, 6, foot, left))
+    axes = _Axes((bounds[0], bounds[-1]), (0.0, 1.0), (360, band * len(counts) + 6 + foot), (0, 6, foot, left))
     drawn = [f'<text x="354" y="{band - 40}" text-anchor="end">← compatible</text>']
     for i, ((name, _), count) in enumerate(zip(histograms, counts, strict=True)):
         base = band * (i + 1) + 2
@@ -239,10 +237,11 @@ def png_uri(image: UInt8[np.ndarray, "c h w"]) -> str:
     blocks = image[:channels, :height, :width].reshape(channels, height // factor, factor, width // factor, factor)
     pixels = np.ascontiguousarray(blocks.mean((2, 4)).round().astype(np.uint8).transpose(1, 2, 0))
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2 if channels == 3 else 0, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 9)) + _chunk(b"IEND", b"")
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -20,7 +20,7 @@ KINDS = {
 NUMBERED_CLASSES = 20  # a strip of more classes has colours only
 
 
-def _panels(runs: Sequence[Run], draw: Callable[[int, Run], tuple[str, str]], style: str = "") -> str:
+def _panels(runs: Sequence[Run], draw: Callable[[int, Run], tuple[str, str]], style: str = "panels") -> str:
     """One figure a run: a line of text, and a picture."""
     figures = []
     for i, run in enumerate(runs):
@@ -28,7 +28,7 @@ def _panels(runs: Sequence[Run], draw: Callable[[int, Run], tuple[str, str]], st
         line = f'<span class="muted">{text}</span>' if text else ""
         caption = f"<figcaption>{swatch(i)}<strong>{escape(run.name)}</strong> {line}</figcaption>"
         figures.append(f"<figure>{caption}{picture}</figure>")
-    return f'<div class="panels {style}">{"".join(figures)}</div>'
+    return f'<div class="{style}">{"".join(figures)}</div>'
 
 
 def energies(runs: Sequence[Run]) -> str:
@@ -71,7 +71,7 @@ def training(runs: Sequence[Run]) -> str:
             text = f"{title} of {run.name} by epoch"
             return "", line_chart(lines, title=text, x_label="epoch", y_label=title, size=(240, 160))
 
-        return _panels(runs, draw, "small")
+        return _panels(runs, draw, "panels small")
 
     legend = "".join(f"<li>{swatch(i)}{escape(run.name)}</li>" for i, run in enumerate(runs))
     joint = together("knn_validation", "validation kNN, %", lambda v: number(100 * v)) + together(
@@ -135,7 +135,8 @@ def _knn_grid(knn: Mapping[str, Any], grid: np.ndarray, low: float, high: float)
         kinds = [
             kind for kind in ("chosen", "headline") if (knn[kind]["k"], knn[kind]["temperature"]) == (k, temperature)
         ]
-        return f'<td class="{" ".join(kinds)}" style="{_shade(value, low, high)}">{percent(value)}</td>'
+        classes = f' class="{" ".join(kinds)}"' if kinds else ""
+        return f'<td{classes} style="{_shade(value, low, high)}">{percent(value)}</td>'
 
     heads = "".join(f'<th scope="col">{"uniform" if t is None else f"T {_short(t)}"}</th>' for t in temperatures)
     body = ""
@@ -179,7 +180,7 @@ def neighbours(runs: Sequence[Run]) -> str:
     return (
         "<p>Left, a test image of each of the first classes; beside it the test images of lowest energy with it, best "
         "first, and their energies. Outlined: another class than the query's. Names appear on pointing.</p>"
-        f"{_panels(runs, draw, 'wide')}"
+        f"{_panels(runs, draw, 'panels wide')}"
     )
 
 

@@ -58,8 +58,11 @@ def test_moments_equal_numpy():
     assert result.d_prime == pytest.approx(expected, rel=1e-9)
 
 
-def test_histograms_equal_numpy():
+@pytest.mark.parametrize("whole", [False, True], ids=["real", "on the edges"])
+def test_histograms_equal_numpy(whole):
     matrix, label = energies(), labels()
+    if whole:
+        matrix = (4 * matrix).round().clamp(-10, 10)
     result = verify(matrix.__getitem__, label, chunk=16, bins=20)
     own = torch.eye(40, dtype=torch.bool)
     same = (label[:, None] == label) & ~own

@@ -104,6 +104,11 @@ def swap(folder):
     (folder / "x").rename(folder / "test.faiss")
 
 
+def mix(folder):
+    for end in (".faiss", "_labels.npy"):
+        (folder / f"test{end}").write_bytes((folder / f"train{end}").read_bytes())
+
+
 def shorten_labels(folder):
     np.save(folder / "train_labels.npy", np.zeros(3, dtype=np.int64))
 
@@ -126,7 +131,7 @@ def break_protocol(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, swap, shorten_labels, pickle_labels, change_classes, remove_index, break_protocol]
+    "damage", [truncate, swap, mix, shorten_labels, pickle_labels, change_classes, remove_index, break_protocol]
 )
 def test_loading_a_damaged_bank_is_refused(tmp_path, damage):
     folder = bank().save(tmp_path / "features")

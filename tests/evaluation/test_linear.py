@@ -121,22 +121,55 @@ def test_separable_classes_and_overshooting_steps_converge():
     assert ((x @ fit.weights[2].T + fit.intercepts[2]).argmax(1) == y).all()
 
 
-def test_steps_that_overshoot_are_shortened():
-    """A one-dimensional logistic valley, scaled so that a unit step leaves it."""
+def test_a_step_that_overshoots_is_taken_back_and_shortened():
+    """Two valleys log cosh(s u): the unit step flies across the steep one, and fits the other."""
     evaluated = []
 
-    def valley(u, member):
+    def valleys(u, member):
         evaluated.append(u.flatten().tolist())
-        scale = torch.tensor([50.0, 1.0])[member].view(-1, 1, 1)
-        gradient = scale * torch.tanh(scale * u)
-        value = (scale * u).abs() + torch.log1p(torch.exp(-2 * (scale * u).abs()))
+        steep = torch.tensor([50.0, 1.0])[member].view(-1, 1, 1)
+        gradient = steep * torch.tanh(steep * u)
+        value = (steep * u).abs() + torch.log1p(torch.exp(-2 * (steep * u).abs()))
         return value.flatten().double(), gradient, gradient.abs().flatten() < 1e-4
 
     start = torch.tensor([0.5, 0.5]).view(2, 1, 1)
-    solution, converged, iterations = linear._lbfgs(valley, start, 100)
+    solution, converged, _ = linear._lbfgs(valleys, start, 2)
+    assert evaluated[1][0] < -10 and not converged.any()
+    assert solution[0] == 0.5 and 0 < solution[1] < 0.5
+    solution, converged, iterations = linear._lbfgs(valleys, start, 100)
     assert converged.all() and solution.abs().max() < 1e-4
-    assert min(min(points) for points in evaluated) < -10  # the first trial flew across
     assert iterations[0] > iterations[1]
+
+
+def test_direction_equals_the_dense_bfgs_update():
+    random = torch.Generator().manual_seed(0)
+    m, p, order = 4, 9, [2, 0, 3, 1]
+    root = torch.randn(2, p, p, generator=random, dtype=torch.float64)
+    moves = torch.randn(2, m, p, generator=random, dtype=torch.float64)
+    moves[1, 3] = 0  # a rejected step leaves no pair
+    changes = moves @ (root @ root.mT + torch.eye(p))
+    gradient = torch.randn(2, 1, p, generator=random, dtype=torch.float64)
+    direction, slope = linear._direction(torch.cat((moves, changes, gradient), 1), order)
+    for problem_moves, problem_changes, g, d, along in zip(
+        moves, changes, gradient[:, 0], direction, slope, strict=True
+    ):
+        pairs = [(problem_moves[i], problem_changes[i]) for i in order if problem_moves[i].any()]
+        move, change = pairs[-1]
+        inverse = (move @ change) / (change @ change) * torch.eye(p, dtype=torch.float64)
+        for move, change in pairs:
+            left = torch.eye(p) - torch.outer(move, change) / (move @ change)
+            inverse = left @ inverse @ left.T + torch.outer(move, move) / (move @ change)
+        assert d.numpy() == pytest.approx((-inverse @ g).numpy(), rel=1e-9)
+        assert along.item() == pytest.approx((g @ d).item(), rel=1e-9)
+
+
+def test_the_first_step_is_newtons():
+    """Where W stays small the objective is quadratic, with the Hessian that the coordinates are made for."""
+    x, y = problem(condition=1e4)
+    fit = logistic_regression(x, y, [1e-7, 1e-6, 1e-5], classes=4, tolerance=1e-4)
+    assert fit.iterations.tolist() == [2, 2, 2]
+    y[:20] = 0  # unequal classes move the intercepts
+    assert logistic_regression(x, y, [1e-6], classes=4, tolerance=1e-3).iterations.max() <= 3
 
 
 def test_a_start_at_the_solution_is_taken():
@@ -226,8 +259,8 @@ def test_top5_needs_more_than_five_classes_and_a_class_that_can_be_predicted():
     logits[:, 0] = 0
     scores = classification_scores(logits, np.array([0, 1, 1]))
     assert scores["top1"] == scores["top5"] == pytest.approx(1 / 3)
-    blind = classification_scores(np.zeros((6, 6), np.float32), np.arange(6))
-    assert blind["top5"] == pytest.approx(5 / 6)
+    blind = classification_scores(np.zeros((60, 60), np.float32), np.arange(60))
+    assert blind["top5"] == pytest.approx(5 / 60)
 
 
 def test_probe_equals_the_protocol_spelled_out_with_scikit_learn():
@@ -246,6 +279,7 @@ def test_probe_equals_the_protocol_spelled_out_with_scikit_learn():
     predicted = fit(b.full_train(), result["strength"])(b.test)
     assert result["test"]["predictions"] == predicted.tolist()
     assert result["converged"] == [True] * 8 and result["refit_converged"]
+    assert result["refit_iterations"] < result["iterations"][int(np.argmax(curve))]  # it starts from the sweep
     assert json.loads(json.dumps(result)) == result
 
 
@@ -308,6 +342,11 @@ def test_classes_without_training_images_are_never_predicted():
     assert result["unseen_classes"] == [3]  # class 2 is learnt in the refit
     assert set(result["test"]["predictions"]) == {0, 1, 2}
     assert result["test"]["per_class"][3] == 0
+    parts = {name: split(n, seed=n, classes=8) for name, n in (("train", 300), ("validation", 200), ("test", 100))}
+    for name in ("train", "validation"):
+        seen = parts[name].labels < 3
+        parts[name] = Split(parts[name].features[seen], parts[name].labels[seen])
+    assert linear_probe(Bank(**parts, classes=8))["test"]["top5"] == (parts["test"].labels < 3).mean()
     alone = Split(b.train.features, np.zeros_like(b.train.labels))
     with pytest.raises(ValueError, match="at least two classes"):
         linear_probe(bank(train=alone))
