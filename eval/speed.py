@@ -1,7 +1,10 @@
 """Images a second of the training loop, beside its limit and beside lightly, in turn on the same machine.
 
     python eval/speed.py                 loop against the bare backbone
-    python eval/speed.py --lightly       and against lightly (pip install '.[bench]')
+    python eval/speed.py --lightly       and against lightly
+
+lightly asks for an older omegaconf than this project, through hydra, which this script does not use. No extra can
+resolve that, so: pip install lightly==1.6.0 && pip install 'omegaconf>=2.4'.
 
 The limit is the backbone alone: forward and backward of both views, on resident tensors, in the same precision and
 memory format. The loop adds views, projector, objective, optimiser, non-finite guard and metrics. An image counts once,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_ebm import distributed
-from ssl_ebm.tiles import Rows
+from ssl_ebm.tiles import Paired, Rows
 
 
 class Contrast(nn.Module):
@@ -54,9 +54,9 @@ class InfoNCE(Contrast):
 
         mean_p [E_ip + log(Σ_n exp(-E_in) + Σ_p exp(-E_ip))]
 
-    With one positive it is softplus(E⁺ + log Σ_n exp(-E⁻)), computed so: a log-softmax loses relative precision as the
-    loss goes to 0. With several it is SupCon's L_out (arXiv 2004.11362, eq. 2). Collapsed embeddings give
-    log(1 + number of negatives). An anchor without a positive counts as 0, as in SupCon's code.
+    With one positive it is softplus(E⁺ + log Σ_n exp(-E⁻)), computed so: a log-softmax and its gradient lose relative
+    precision as the loss goes to 0. With several it is SupCon's L_out (arXiv 2004.11362, eq. 2). Collapsed embeddings
+    give log(1 + number of negatives). An anchor without a positive counts as 0, as in SupCon's code.
 
     Args:
         decoupled: Leave the positives out of the partition (DCL, arXiv 2110.06848); can be negative.
@@ -72,6 +72,8 @@ class InfoNCE(Contrast):
         free_energy, attraction = negative.logsumexp(), positive.mean_energy()
         if self.decoupled:
             loss = attraction + free_energy
+        elif isinstance(positive, Paired) and positive.energies.shape[1] == 1:
+            loss = F.softplus(attraction + free_energy)
         else:
             others = positive.logsumexp()
             loss = (attraction + others) + F.softplus(free_energy - others)

@@ -240,6 +240,12 @@ def gallery(model: EnergyModel, test: Images) -> dict[str, np.ndarray]:
     embeddings = torch.from_numpy(_encode_all(model.embed, test.images[:count].float() / 255))
     index = EnergyIndex(model.scorer, embeddings)
     energies, positions = index.search(embeddings[queries], min(GALLERY_SIZE + 1, count))
+    for row, query in enumerate(queries):  # the query first, also where another image has a lower energy with it
+        others = positions[row] != query
+        others[-1] &= not bool(others.all())
+        own = model.scorer.cpu().paired(embeddings[[query]], embeddings[[query]])
+        positions[row] = torch.cat([torch.tensor([query]), positions[row][others]])
+        energies[row] = torch.cat([own, energies[row][others]])
     return {
         "images": test.images[positions].numpy(),
         "labels": test.labels[positions].numpy(),

@@ -120,7 +120,7 @@ def test_help_teaches(capsys):
         (["optimizer.lr"], "key=value"),
         (["objective.name=simcrl"], "did you mean 'simclr'"),
         (["objective.temprature=1"], "did you mean 'temperature'"),
-        (["objective.temperature=-1"], "temperature must be > 0, got -1"),
+        (["objective.temperature=-1.5"], "temperature must be > 0, got -1.5"),
         (["encoder.name=resnet19"], "did you mean 'resnet18'"),
         (["data.name=fashion"], "fashion_mnist"),
         (["data.name=folder", "data.root=/nowhere", "data.image_size=32"], "/nowhere"),

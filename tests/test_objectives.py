@@ -12,6 +12,7 @@ from reference import ORACLES
 from small import constant_batch, gradients, random_batch, select, small_objective, transform, with_gradients
 from torch import Tensor
 
+from ssl_ebm import tiles
 from ssl_ebm.contrasts import Attract, InfoNCE, NoiseContrastive
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.energies import Cosine
@@ -287,6 +288,20 @@ def test_memory_layout_does_not_matter(name: str) -> None:
     assert not strided.projection.is_contiguous()
     expected = small_objective(name).double()(batch).loss
     torch.testing.assert_close(small_objective(name).double()(strided).loss, expected, rtol=1e-13, atol=1e-13)
+
+
+@every_objective
+def test_tiles_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the backward recomputes them after a queue was updated."""
+    found = []
+    for dense in (tiles.DENSE, 0):
+        monkeypatch.setattr(tiles, "DENSE", dense)
+        monkeypatch.setattr(tiles, "TILE", 20)
+        objective, batch = small_objective(name).double(), with_gradients(random_batch())
+        loss = objective(batch).loss
+        found.append([loss.detach(), *gradients(loss, [anchors(batch, objective), *objective.parameters()])])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 @every_objective

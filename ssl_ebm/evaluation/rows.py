@@ -18,13 +18,8 @@ MARKS = {  # of a row, in the order in which symbols are given
     "reads_labels": "reads labels in pretraining",
     "untrained": "no energy was trained: the cosine energy of its features",
 }
-BUDGET = (
-    "views.",
-    "encoder.",
-    "training.epochs",
-    "training.batch_size",
-    "optimizer.name",
-)  # equal in a fair comparison
+# config keys that are equal in a fair comparison
+BUDGET = ("views.", "encoder.", "training.epochs", "training.batch_size", "optimizer.name")
 
 
 def summarise(runs: Sequence[Run]) -> tuple[list[Row], list[str], list[str]]:

@@ -87,6 +87,18 @@ def test_ridges_put_low_energies_to_the_left_and_scale_each_to_its_peak():
     assert {"near", "far", "E = <b>", "← compatible"} <= set(texts(svg))
 
 
+def test_ridges_cut_outliers_and_no_more():
+    edges = np.linspace(0, 100, 101).tolist()
+
+    def last_tick(counts):
+        svg = ridges([("a", counts)], edges, run=0, title="t", x_label="E")
+        return max(float(text) for text in texts(svg) if text.isdigit())
+
+    assert last_tick([1000] * 10 + [0] * 89 + [5]) == 10, "0.05% lie far away"
+    assert last_tick([1000] * 10 + [0] * 89 + [50]) == 100, "0.5%"
+    assert last_tick([1000] * 100) == 100
+
+
 def test_ridges_of_one_bin_and_of_a_kind_without_pairs():
     counts = [0] * 100
     counts[50] = 7
