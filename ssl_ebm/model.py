@@ -99,7 +99,7 @@ class EnergyModel(nn.Module):
 class EnergyIndex:
     """Nearest embeddings by energy: inner-product search over the energy's factorisation.
 
-        E_ij = u_i - <(f_i, 1), (g_j, -v_j)>
+        E_ij = link(u_i - <(f_i, 1), (g_j, -v_j)>)
 
     Attributes:
         faiss: The faiss index.
@@ -122,8 +122,9 @@ class EnergyIndex:
             raise ValueError(f"k must be in [1, {self.faiss.ntotal}], the size of the index, got {k}")
         vectors, offset = self.energy.factor(embeddings, "anchor")
         scores, positions = self.faiss.search(_columns(vectors, vectors.new_ones(len(vectors))), k)
-        energies = -torch.from_numpy(scores)
-        return energies if offset is None else energies + offset.cpu()[:, None], torch.from_numpy(positions)
+        raw = -torch.from_numpy(scores)
+        raw = raw if offset is None else raw + offset.detach().cpu()[:, None]
+        return self.energy.link(raw.to(embeddings.device)).detach().cpu(), torch.from_numpy(positions)
 
 
 def _columns(vectors: Tensor, last: Tensor) -> np.ndarray:
