@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -48,6 +49,15 @@ Write a run's backbone for timm, and beside it a .json that says how to build th
 
   ssl-ebm export runs/quickstart/simclr encoder.safetensors
   >>> timm.create_model("resnet18", in_chans=1, num_classes=0, checkpoint_path="encoder.safetensors")
+"""
+
+OBJECTIVES = """\
+List the objectives as the theory orders them: what each lowers on compatible pairs, what keeps that from being low
+everywhere, what it remembers, and what its energy means once trained. Every part can be replaced in a config:
+
+  ssl-ebm pretrain configs/fashion_mnist/vicreg.yaml objective.contrast=sigmoid objective.negatives=batch
+  ssl-ebm objectives simclr                              one objective's formula, arguments and source
+  ssl-ebm objectives custom                              an objective made of parts
 """
 
 
@@ -97,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", metavar="RUN", help="run directory")
     export.add_argument("path", metavar="FILE", help="weights to write, ending in .safetensors")
 
-    objectives = add("objectives", "list the objectives", "List the objectives as the theory orders them.")
+    objectives = add("objectives", "list the objectives", OBJECTIVES)
     objectives.add_argument("name", nargs="?", help="show one objective's formula, arguments and source")
+    objectives.add_argument("--markdown", action="store_true", help="the table as docs/objectives.md has it")
     return parser
 
 
@@ -139,18 +150,28 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _objectives(options: argparse.Namespace) -> int:
-    from ssl_ebm.objectives import FAMILIES, OBJECTIVES, objective_arguments
+    from ssl_ebm.objectives import PARTS, objective_arguments, objective_builder
+    from ssl_ebm.objectives.catalogue import as_markdown, as_text, catalogue
 
     if options.name is not None:
         arguments = objective_arguments(options.name)
         print(f"{options.name}({', '.join(str(p) for p in arguments.values())})\n")
-        print(textwrap.dedent("    " + (OBJECTIVES[options.name].__doc__ or "")))
+        print(inspect.getdoc(objective_builder(options.name)))
+        print("\nParts that replace its own, in any objective:\n")
+        for kind, options_of_kind in PARTS.items():
+            print(
+                textwrap.fill(
+                    f"{kind}: {', '.join(options_of_kind)}", 100, initial_indent="  ", subsequent_indent="    "
+                )
+            )
         return 0
-    for family, members in FAMILIES.items():
-        print(f"\n{family}")
-        for name, build in members.items():
-            print(f"  {name:<14} {(build.__doc__ or '').splitlines()[0]}")
-    print("\nssl-ebm objectives NAME shows an objective's arguments and source.")
+    if options.markdown:
+        print(as_markdown(catalogue()), end="")
+        return 0
+    print(as_text(catalogue()))
+    print(
+        "\nssl-ebm objectives NAME shows an objective's arguments and source; docs/objectives.md explains the columns."
+    )
     return 0
 
 

@@ -70,8 +70,9 @@ class Config:
         seed: Of weights, order and views.
         data: Which images.
         views: `name` of a preset, `views` an image, their `size` in pixels (the images' own if not given: smaller is
-            faster, and objects in small crops then look as large as in whole images, arXiv 1906.06423), and changes to
-            the preset's augmentations.
+            faster, and objects in small crops then look as large as in whole images, arXiv 1906.06423), changes to
+            the preset's augmentations, and for multi-crop `local_views`, `local_size` and `local_crop_scale`: so many
+            smaller views besides, their side in pixels, and the range of their area.
         encoder: Which backbone.
         objective: `name`, and the arguments that differ from the paper's.
         optimizer: How parameters are updated.

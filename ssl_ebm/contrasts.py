@@ -1,4 +1,10 @@
-"""How the volume of low energy is limited by other samples: energies of positives and negatives -> loss per anchor."""
+"""How the volume of low energy is limited by other samples: energies of positives and negatives -> loss per anchor.
+
+Three kinds: a partition over all samples (`InfoNCE`), a difference between a positive and each negative (`Pairwise`:
+hinge, log, perceptron), and separate pulls and pushes (`Separate`: square-square, spectral, and the noise-contrastive
+ones). LeCun et al. 2006, A tutorial on energy-based learning, table 1, is the catalogue of the last two; its energy
+loss is `Attract`, its negative log-likelihood `InfoNCE`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_ebm import distributed
-from ssl_ebm.tiles import Paired, Rows
+from ssl_ebm.gauges import Gauge, Offset, Partition, Ratio
+from ssl_ebm.rows import Paired, Rows
 
 
 class Contrast(nn.Module):
@@ -18,17 +25,24 @@ class Contrast(nn.Module):
 
     Attributes:
         needs_negatives: Whether it can be used without negatives.
+        needs_nonnegative: Whether it squares energies, and so needs E ≥ 0.
+        gauge: What the energy means at the optimum; None: it orders pairs and no more.
     """
 
     needs_negatives: bool = True
+    needs_nonnegative: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gauge: Gauge | None = None
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
-        """Loss of each anchor."""
+        """Loss of each anchor; 0 of one without positives."""
         raise NotImplementedError
 
 
 class Attract(Contrast):
-    """mean_p (E⁺)^power: only pulls. Something else has to prevent the collapse.
+    """mean_p (E⁺)^power: only pulls. Something else has to prevent the collapse. LeCun's energy loss.
 
     With E = ‖a - b‖², power = α/2 is Wang & Isola's alignment E‖a - b‖^α (arXiv 2005.10242).
     """
@@ -40,6 +54,7 @@ class Attract(Contrast):
         if not power > 0:
             raise ValueError(f"power must be > 0, got {power}")
         self.power = float(power)
+        self.needs_nonnegative = power != 1
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """mean_p (E⁺)^power."""
@@ -60,69 +75,217 @@ class InfoNCE(Contrast):
 
     Args:
         decoupled: Leave the positives out of the partition (DCL, arXiv 2110.06848); can be negative.
+        reweight: κ of DCLW: pulls are multiplied by 2 - exp(-κ E⁺) / mean exp(-κ E⁺), a constant to the gradient, so
+            that near positives pull less. None: all by 1.
     """
 
-    def __init__(self, *, decoupled: bool = False) -> None:
+    def __init__(self, *, decoupled: bool = False, reweight: float | None = None) -> None:
         super().__init__()
-        self.decoupled = decoupled
+        if reweight is not None and not (decoupled and reweight > 0):
+            raise ValueError(f"reweight must be > 0 and needs decoupled=True, got {reweight} and {decoupled}")
+        self.decoupled, self.reweight = decoupled, reweight
+        self.gauge = None if reweight is not None else Partition()
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor in nats."""
         assert negative is not None
-        free_energy, attraction = negative.logsumexp(), positive.mean_energy()
+        attraction = positive.mean_energy()
         if self.decoupled:
-            loss = attraction + free_energy
+            weight = 1 if self.reweight is None else self._weight(-self.reweight * attraction.detach())
+            loss = weight * attraction + torch.where(negative.count > 0, negative.logsumexp(), 0.0)
         elif isinstance(positive, Paired) and positive.energies.shape[1] == 1:
-            loss = F.softplus(attraction + free_energy)
+            loss = F.softplus(attraction + negative.logsumexp())
         else:
-            others = positive.logsumexp()
-            loss = (attraction + others) + F.softplus(free_energy - others)
+            loss = attraction + positive.union(negative).logsumexp()
         return torch.where(positive.count > 0, loss, 0.0)
 
+    @staticmethod
+    def _weight(exponent: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        everywhere = distributed.gather(exponent)
+        return 2 - torch.exp(exponent - everywhere.logsumexp(0) + math.log(len(everywhere)))
 
-class Margin(Contrast):
-    """mean_n [margin + E⁺ - E⁻]₊: negatives only count while they come within a margin of the positive.
 
-    E⁺ is the mean over the anchor's positives. The mean is over all negatives (FaceNet, arXiv 1503.03832, eq. 3, not
-    mined); with `active_only` over those that violate the margin, which keeps the gradient's size as they grow rare.
+class Pairwise(Contrast):
+    """mean_n loss(E⁺ - E⁻), or that of the most offending negative: of lowest energy. E⁺ is the mean over positives.
+
+    Args:
+        hardest: Only the most offending negative, as in LeCun et al. 2006; else the mean over all.
     """
 
-    def __init__(self, *, margin: float = 0.2, active_only: bool = False) -> None:
+    def __init__(self, *, hardest: bool = False) -> None:
         super().__init__()
+        self.hardest = hardest
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """Of E⁺ - E⁻, elementwise and increasing."""
+        raise NotImplementedError
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor."""
+        assert negative is not None
+        attraction = positive.mean_energy()
+        if self.hardest:
+            loss = self.loss(attraction - negative.minimum())
+        else:
+            loss = negative.mean(lambda energy, pulled: self.loss(pulled - energy), attraction)
+        return torch.where((positive.count > 0) & (negative.count > 0), loss, 0.0)
+
+
+class Margin(Pairwise):
+    """Hinge [margin + E⁺ - E⁻]₊: negatives only count while they come within a margin of the positive.
+
+    The mean over all negatives is FaceNet's sum, not mined (arXiv 1503.03832, eq. 3); with `hardest` LeCun's hinge;
+    with `active_only` the mean over those that violate the margin, which keeps the gradient's size as they grow rare.
+    """
+
+    def __init__(self, *, margin: float = 0.2, active_only: bool = False, hardest: bool = False) -> None:
+        super().__init__(hardest=hardest)
         if not margin > 0:
             raise ValueError(f"margin must be > 0, got {margin}")
+        if active_only and hardest:
+            raise ValueError("active_only is about the mean over negatives, and hardest takes one: choose either")
         self.margin, self.active_only = float(margin), active_only
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """[margin + difference]₊."""
+        return F.relu(self.margin + difference)
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Hinge of each anchor."""
+        loss = super().forward(positive, negative)
+        if not self.active_only:
+            return loss
         assert negative is not None
-        attraction = positive.mean_energy()
-        loss = negative.mean(lambda energy, pulled: F.relu(self.margin + pulled - energy), attraction)
-        if self.active_only:
-            share = negative.mean(lambda energy, pulled: (self.margin + pulled > energy).to(energy.dtype), attraction)
-            loss = loss / torch.where(share > 0, share, 1.0).detach()
+        attraction = positive.mean_energy().detach()
+        share = negative.mean(lambda energy, pulled: (self.margin + pulled > energy).to(energy.dtype), attraction)
+        return loss / torch.where(share > 0, share, 1.0).detach()
+
+
+class Perceptron(Pairwise):
+    """E⁺ - min(E⁺, E⁻) = [E⁺ - E⁻]₊: a hinge without margin, so a flat energy is a minimum: it can collapse."""
+
+    def __init__(self, *, hardest: bool = True) -> None:
+        super().__init__(hardest=hardest)
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """[difference]₊."""
+        return F.relu(difference)
+
+
+class LogLoss(Pairwise):
+    """log(1 + exp(E⁺ - E⁻)): a soft hinge of infinite margin. Of one negative it is InfoNCE."""
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """Softplus of the difference."""
+        return F.softplus(difference)
+
+
+class Separate(Contrast):
+    """mean_p attract(E⁺) + mean_n repel(E⁻).
+
+    Args:
+        hardest: Push only the most offending negative; else the mean over all.
+    """
+
+    def __init__(self, *, hardest: bool = False) -> None:
+        super().__init__()
+        self.hardest = hardest
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """Loss of a positive."""
+        raise NotImplementedError
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """Loss of a negative."""
+        raise NotImplementedError
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor."""
+        assert negative is not None
+        pushed = self.repel(negative.minimum()) if self.hardest else negative.mean(self.repel)
+        loss = positive.mean(self.attract) + torch.where(negative.count > 0, pushed, 0.0)
         return torch.where(positive.count > 0, loss, 0.0)
 
 
-class Spectral(Contrast):
-    """(2 E⁺ + mean_n (E⁻)²) / μ with E = -<z, z'>: factorises the graph of positives (arXiv 2106.04156)."""
+class SquareSquare(Separate):
+    """(E⁺)² + [margin - E⁻]₊², with E ≥ 0 a distance: Hadsell, Chopra & LeCun 2006, twice their ½s."""
+
+    needs_nonnegative = True
+
+    def __init__(self, *, margin: float = 1.0, hardest: bool = False) -> None:
+        super().__init__(hardest=hardest)
+        if not margin > 0:
+            raise ValueError(f"margin must be > 0, got {margin}")
+        self.margin = float(margin)
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """Square of E."""
+        return energy.square()
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """[margin - E]₊²."""
+        return F.relu(self.margin - energy).square()
+
+
+class Spectral(Separate):
+    """(2 E⁺ + (E⁻)²) / μ with E = -<z, z'>: factorises the graph of positives (arXiv 2106.04156)."""
 
     def __init__(self, *, mu: float = 1.0) -> None:
         super().__init__()
         if not mu > 0:
             raise ValueError(f"mu must be > 0, got {mu}")
         self.mu = float(mu)
+        self.gauge = Ratio()
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """2 E / μ."""
+        return 2 * energy / self.mu
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """E² / μ."""
+        return energy.square() / self.mu
+
+
+class JensenShannon(Separate):
+    """softplus(E⁺) + softplus(-E⁻): a binary classifier of pairs with as many negatives as positives (Deep InfoMax).
+
+    Collapsed: 2 log 2, which the authors' code subtracts (arXiv 1808.06670; rdevon/DIM, gan_losses.py).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gauge = Gauge()
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """-log σ(-E)."""
+        return F.softplus(energy)
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """-log σ(E)."""
+        return F.softplus(-energy)
+
+
+class NWJ(Contrast):
+    """E⁺ + mean_n exp(-E⁻ - 1): minus a lower bound on the mutual information, unbiased and of high variance.
+
+    Nguyen, Wainwright & Jordan 2010, arXiv 0809.0853; the bound's form is Poole et al. 2019, arXiv 1905.06922, eq. 6.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gauge = Offset(1.0, meaning="PMI + 1")
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
-        """Loss of each anchor."""
+        """Loss of each anchor in nats."""
         assert negative is not None
-        return (2 * positive.mean_energy() + negative.mean(torch.square)) / self.mu
+        loss = positive.mean_energy() + torch.exp(negative.logsumexp() - negative.count.clamp(min=1).log() - 1)
+        return torch.where(positive.count > 0, loss, 0.0)
 
 
-def discriminate(positive: Rows, negative: Rows, bias: Tensor | float) -> Float[Tensor, " n"]:
+def discriminate(positive: Rows, negative: Rows, bias: Tensor) -> Float[Tensor, " n"]:
     """Σ_p softplus(E_ip - b) + Σ_n softplus(b - E_in): is a pair compatible or noise, with log-odds b - E?"""
-    attract = positive.mean(lambda energy: F.softplus(energy - bias)) * positive.count
-    repel = negative.mean(lambda energy: F.softplus(bias - energy)) * negative.count
+    attract = positive.mean(lambda energy, b: F.softplus(energy - b), bias) * positive.count
+    repel = negative.mean(lambda energy, b: F.softplus(b - energy), bias) * negative.count
     return attract + repel
 
 
@@ -138,10 +301,15 @@ class Sigmoid(Contrast):
     def __init__(self, *, bias: float = -10.0, learnable: bool = True) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable)
+        self.gauge = Offset(meaning="PMI - log m - b")
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor."""
         assert negative is not None
+        if self.training:
+            noise = distributed.mean(negative.count.mean()) / distributed.mean(positive.count.mean())
+            assert isinstance(self.gauge, Offset)
+            self.gauge.offset.copy_(-self.bias.detach() - noise.log())
         return discriminate(positive, negative, self.bias)
 
 
@@ -163,17 +331,20 @@ class NoiseContrastive(Contrast):
         self.population = population
         self.estimated = False
         self.register_buffer("log_partition", torch.tensor(math.nan))
+        self.gauge = Offset(meaning="PMI + log(Z / n)")
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor."""
         assert negative is not None
-        log_draws = negative.count[0].log()
+        log_draws = negative.count.clamp(min=1).log()
         log_partition = self.log_partition
         self.estimated = self.estimated or not bool(log_partition.isnan())  # once a run: it waits for the device
         if not self.estimated:
             log_partition = self._estimate(negative.logsumexp().detach() - log_draws)
             if self.training:
                 self.log_partition.copy_(log_partition)
+                assert isinstance(self.gauge, Offset)
+                self.gauge.offset.copy_(log_partition - math.log(self.population))
         return discriminate(positive, negative, math.log(self.population) - log_draws - log_partition)
 
     def _estimate(self, log_means: Float[Tensor, " n"]) -> Float[Tensor, ""]:

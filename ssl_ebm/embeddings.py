@@ -20,7 +20,7 @@ class Embeddings:
         projection: projector(backbone(x)), where the energy lives.
         features: Backbone output, what users keep.
         prediction: predictor(projection).
-        target: The EMA teacher's projection, without gradient.
+        target: The EMA teacher's projection of the global views, without gradient.
         index: Position of each image in its data set.
         label: Class of each image; read by supervised objectives only.
         global_views: With multi-crop, so many leading views are global ones; None: all.
@@ -29,7 +29,7 @@ class Embeddings:
     projection: Float[Tensor, "views batch dim"]
     features: Float[Tensor, "views batch feature"] | None = None
     prediction: Float[Tensor, "views batch dim"] | None = None
-    target: Float[Tensor, "views batch dim"] | None = None
+    target: Float[Tensor, "global_views batch dim"] | None = None
     index: Int[Tensor, " batch"] | None = None
     label: Int[Tensor, " batch"] | None = None
     global_views: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.heads import HeadSpec
+from ssl_ebm.heads import HeadSpec, Prototypes
 from ssl_ebm.names import unknown
 from ssl_ebm.stem import adapt_stem, choose_patch, find_downsampling, total_stride
 
@@ -70,14 +70,30 @@ class Encoder(nn.Module):
         self.in_chans, self.image_size, self.output_stride = in_chans, image_size, output_stride
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor([float(v) for v in values]).view(-1, 1, 1))
-        self.num_features = self._count_features()
+        self.num_features = self._count_features(image_size)
 
     @torch.no_grad()
-    def _count_features(self) -> int:
+    def _count_features(self, size: int) -> int:
         training = self.training
-        features = self.eval()(torch.zeros(1, self.in_chans, self.image_size, self.image_size))
-        self.train(training)
-        return features.shape[1]
+        try:
+            return self.eval().at_any_size(self.mean.new_zeros(1, self.in_chans, size, size)).shape[1]
+        finally:
+            self.train(training)
+
+    def require_size(self, size: int) -> None:
+        """Try an image of `size` pixels a side.
+
+        Raises:
+            ValueError: The backbone does not take it, as transformers do not that are made for one size.
+        """
+        try:
+            self._count_features(size)
+        except (RuntimeError, AssertionError) as error:
+            name, reason = self.recipe.get("model_name", "the encoder"), str(error).splitlines()[0]
+            raise ValueError(
+                f"{name} takes images of {self.image_size} pixels and not views of {size} ({reason}): use a "
+                f"convolutional encoder, encoder.kwargs.dynamic_img_size=true for a ViT, or another size of the views"
+            ) from error
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
         """Features of images in [0, 1].
@@ -93,7 +109,7 @@ class Encoder(nn.Module):
         return self.at_any_size(images)
 
     def at_any_size(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
-        """Features of images of another size than the encoder's, for the convolutional networks that take them."""
+        """Features of images of another size than the encoder's, for networks that take them (`require_size`)."""
         return self.backbone((images - self.mean) / self.std)
 
 
@@ -197,46 +213,55 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
 class JointEmbedding(nn.Module):
     """Backbone, projector, and what the objective asks for: predictor, teacher.
 
-    All views of a batch pass the network together, so that BatchNorm normalises over views and images. The teacher is a
-    copy of backbone and projector that never gets a gradient; it stays in training mode with its own BatchNorm
-    statistics, as in the official BYOL, MoCo and DINO.
+    All views of one size pass the backbone together and all views the heads, so that BatchNorm normalises over views
+    and images. The teacher is a copy of backbone and projector that never gets a gradient and sees global views only;
+    it stays in training mode with its own BatchNorm statistics, as in the official BYOL, MoCo and DINO.
     """
 
     def __init__(self, encoder: Encoder, heads: HeadSpec, *, uses: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = heads.projector.build(encoder.num_features)
-        self.predictor = heads.predictor.build(heads.projector.out) if heads.predictor else None
+        self.predictor = heads.predictor.build(heads.projector.dim) if heads.predictor else None
         self.teacher = (
             nn.Sequential(copy.deepcopy(encoder), copy.deepcopy(self.projector)) if "target" in uses else None
         )
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
+        self.frozen_prototypes = heads.projector.frozen_prototypes
 
     def forward(
         self,
-        views: Float[Tensor, "v n c h w"],
+        views: Float[Tensor, "v n c h w"] | tuple[Float[Tensor, "_ n c _ _"], ...],
         index: Int[Tensor, " n"] | None = None,
         label: Int[Tensor, " n"] | None = None,
     ) -> Embeddings:
-        """Embeddings of all views of a batch."""
-        shape, images = views.shape[:2], views.flatten(0, 1)
-        features = self.encoder.at_any_size(images)
-        projection = self.projector(features)
-        prediction = None if self.predictor is None else self.predictor(projection)
+        """Embeddings of all views of a batch: of one size, or of several with the global views first."""
+        sizes = (views,) if isinstance(views, Tensor) else views
+        features = torch.cat([_flat(self.encoder.at_any_size, same_size) for same_size in sizes])
+        projection = _flat(self.projector, features)
         target = None
         if self.teacher is not None:
             with torch.no_grad():
                 encoder, projector = cast("tuple[Encoder, nn.Module]", tuple(self.teacher))
-                target = projector(encoder.at_any_size(images)).unflatten(0, shape)
+                target = _flat(projector, _flat(encoder.at_any_size, sizes[0]))
         return Embeddings(
-            features=features.unflatten(0, shape),
-            projection=projection.unflatten(0, shape),
-            prediction=None if prediction is None else prediction.unflatten(0, shape),
+            features=features,
+            projection=projection,
+            prediction=None if self.predictor is None else _flat(self.predictor, projection),
             target=target,
             index=index,
             label=label,
+            global_views=None if isinstance(views, Tensor) else len(sizes[0]),
         )
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of the training is done, in [0, 1], once a step: prototypes are frozen at its start."""
+        for prototypes in self._prototypes():
+            prototypes.frozen = fraction < self.frozen_prototypes
+
+    def _prototypes(self) -> list[Prototypes]:
+        return [module for module in self.projector.modules() if isinstance(module, Prototypes)]
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
@@ -245,3 +270,8 @@ class JointEmbedding(nn.Module):
             ours: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
             theirs: list[Tensor] = list(self.teacher.parameters())
             torch._foreach_lerp_(theirs, ours, 1 - momentum)
+
+
+def _flat(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A network on views × batch."""
+    return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -34,11 +34,19 @@ class Energy(nn.Module):
 
     Attributes:
         symmetric: Whether E(a, b) = E(b, a).
-        bound: |E| is at most this for all pairs, where that is known before any data; tiles then need no running maximum.
+        bound: |E| is at most this for all pairs, where that is known beforehand: tiles need no running maximum then.
+        nonnegative: Whether E ≥ 0, as losses that square it need.
+        scale_free: Whether the embeddings' lengths do nothing.
+        formula: For tables; {a} and {b} stand for the two embeddings.
+        dim: Dimension of the embeddings that it is made for; None: any.
     """
 
     symmetric: bool = True
     bound: float | None = None
+    nonnegative: bool = False
+    scale_free: bool = False
+    formula: str = "E({a}, {b})"
+    dim: int | None = None
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """Vectors and offset of one side of the factorisation."""
@@ -47,6 +55,9 @@ class Energy(nn.Module):
     def link(self, raw: Tensor) -> Tensor:
         """The energy of -<f, g> + u + v, elementwise and increasing."""
         return raw
+
+    def update(self, z: Float[Tensor, "views batch dim"]) -> None:
+        """Take note of all ranks' projections of a batch after it was scored, in training."""
 
     @property
     def linear(self) -> bool:
@@ -77,6 +88,8 @@ class Cosine(Energy):
     The embeddings of SimCLR, MoCo, SupCon, SigLIP. With `learnable`, log(1/τ) is a parameter, as in SigLIP.
     """
 
+    scale_free = True
+
     def __init__(self, *, temperature: float = 1.0, learnable: bool = False) -> None:
         super().__init__()
         if not temperature > 0:
@@ -85,6 +98,7 @@ class Cosine(Energy):
         self.log_scale = nn.Parameter(log_scale) if learnable else None
         self.fixed_temperature = float(temperature)
         self.bound = None if learnable else 1 / self.fixed_temperature
+        self.formula = "-cos({a}, {b})" + ("" if temperature == 1 and not learnable else "/τ")
 
     @property
     def temperature(self) -> float | Tensor:
@@ -109,12 +123,17 @@ class SquaredEuclidean(Energy):
     With `normalize` both sides are unit vectors first and E = scale · (2 - 2 cos(a, b)), in [0, 4 scale]: BYOL's form.
     """
 
+    nonnegative = True
+
     def __init__(self, *, scale: float = 1.0, normalize: bool = False, per_dimension: bool = False) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"scale must be > 0, got {scale}")
         self.scale, self.normalize, self.per_dimension = float(scale), normalize, per_dimension
-        self.bound = 4 * self.scale if normalize else None
+        self.bound, self.scale_free = 4 * self.scale if normalize else None, normalize
+        plain = "2 - 2 cos({a}, {b})" if normalize else "‖{a} - {b}‖²" + ("/D" if per_dimension else "")
+        scaled = f"{scale:g} ({plain})" if normalize else f"{scale:g} {plain}"
+        self.formula = plain if scale == 1 else "1 - cos({a}, {b})" if normalize and scale == 0.5 else scaled
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, float]:
         scale = self.scale / x.shape[1] if self.per_dimension else self.scale
@@ -141,10 +160,13 @@ class Distance(Energy):
     LeCun's contrastive loss squares it (Hadsell et al. 2006).
     """
 
+    nonnegative = True
+
     def __init__(self, *, normalize: bool = False) -> None:
         super().__init__()
         self.square = SquaredEuclidean(normalize=normalize)
-        self.bound = 2.0 if normalize else None
+        self.bound, self.scale_free = 2.0 if normalize else None, normalize
+        self.formula = "‖{a} - {b}‖" + (", unit vectors" if normalize else "")
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """That of the squared distance."""
@@ -165,7 +187,9 @@ class InverseMultiquadratic(Energy):
     With `learnable`, log c is a parameter.
     """
 
+    scale_free = True
     bound = 1.0
+    formula = "-c / √(c² + ‖{a} - {b}‖²)"
 
     def __init__(self, *, scale: float = 1.0, learnable: bool = False) -> None:
         super().__init__()
@@ -177,7 +201,7 @@ class InverseMultiquadratic(Energy):
 
     @property
     def scale(self) -> Tensor:
-        """c."""
+        """The kernel's width c."""
         return self.log_scale.exp()
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
@@ -206,6 +230,7 @@ class Dot(Energy):
             raise ValueError(f"max_norm must be > 0 or None, got {max_norm}")
         self.max_norm = max_norm
         self.bound = None if max_norm is None else max_norm**2
+        self.formula = "-<{a}, {b}>" + ("" if max_norm is None else ", norms clipped")
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """Vectors f = clip(a), g = clip(b); no offsets."""
@@ -223,13 +248,63 @@ class Bilinear(Energy):
     """E(a, b) = -aᵀ W b with a learned W, the identity at first; not symmetric. CPC's energy (arXiv 1807.03748)."""
 
     symmetric = False
+    formula = "-{a}ᵀ W {b}"
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         if dim < 1:
             raise ValueError(f"dim must be >= 1, got {dim}")
+        self.dim = dim
         self.weight = nn.Parameter(torch.eye(dim))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """Vectors f = Wᵀ a, g = b; no offsets."""
         return Factor(x @ self.weight.to(x.dtype) if side == "anchor" else x, None)
+
+
+class DirectPrediction(Energy):
+    """E(a, b) = 2 - 2 cos(W a, b), with W not learned but set from the spectrum of the embeddings' correlation.
+
+        C ← m C + (1 - m) mean z zᵀ,   C = U diag(s) Uᵀ,   W = U diag(max(√(s / s_max) + ε, 1e-4)) Uᵀ
+
+    C is not centred and starts at the identity; W follows it after every scored batch. DirectPred (arXiv 2102.06810):
+    weight of the old m = .3, ε = .01, every step, as in the authors' README (facebookresearch/luckmatters).
+    """
+
+    symmetric = False
+    nonnegative = True
+    scale_free = True
+    bound = 4.0
+    formula = "2 - 2 cos(W {a}, {b})"
+    correlation: Tensor
+    weight: Tensor
+
+    def __init__(self, *, dim: int, epsilon: float = 0.01, old_weight: float = 0.3) -> None:
+        super().__init__()
+        if not epsilon >= 0:
+            raise ValueError(f"epsilon must be >= 0, got {epsilon}")
+        if not 0 <= old_weight < 1:
+            raise ValueError(f"old_weight must be in [0, 1), got {old_weight}")
+        self.dim, self.epsilon, self.old_weight = dim, float(epsilon), float(old_weight)
+        self.square = SquaredEuclidean(normalize=True)
+        self.register_buffer("correlation", torch.eye(dim))
+        self.register_buffer("weight", torch.eye(dim))
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """That of the squared distance between unit vectors, of W a on one side."""
+        weight = self.weight.to(x.dtype, copy=True)  # the update after scoring must not touch what the backward needs
+        return self.square.factor(x @ weight if side == "anchor" else x, side)
+
+    @torch.no_grad()
+    def update(self, z: Float[Tensor, "views batch dim"]) -> None:
+        """Move C towards the batch's, and set W."""
+        flat = z.flatten(0, 1).to(self.correlation.dtype)
+        self.correlation.lerp_(flat.T @ flat / len(flat), 1 - self.old_weight)
+        values, axes = torch.linalg.eigh(self.correlation)
+        values = values.clamp(min=0)
+        gains = (values / values[-1].clamp(min=torch.finfo(values.dtype).tiny)).sqrt() + self.epsilon
+        self.weight.copy_((axes * gains.clamp(min=1e-4)) @ axes.T)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"dim={len(self.weight)}, epsilon={self.epsilon:g}, old_weight={self.old_weight:g}"

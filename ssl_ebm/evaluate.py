@@ -28,13 +28,15 @@ from ssl_ebm.evaluation.energy import verify
 from ssl_ebm.evaluation.features import SPLITS, Bank, Split, extract
 from ssl_ebm.evaluation.knn import knn_evaluate
 from ssl_ebm.evaluation.linear import linear_probe
+from ssl_ebm.gauges import mutual_information
 from ssl_ebm.model import EnergyIndex, EnergyModel, build_encoder, load
 from ssl_ebm.objectives import FAMILIES, create_objective
 from ssl_ebm.views import create_views
 
 ENERGY_IMAGES = 2000  # held-out images whose views are verified: 4 million pairs
+CALIBRATION_IMAGES = 5000  # training images whose views calibrate the canonical energy
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
-VERSION = 1  # of the protocol; a change makes stored baselines stale
+VERSION = 2  # of the protocol; a change makes stored baselines stale
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -71,6 +73,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False) 
         "energy": {
             "trained": dataclasses.asdict(_verify(model.embed, model.scorer, views, splits.test)),
             "features": row["energy"],
+            "canonical": canonical(model, splits, views),
         },
         "config": dataclasses.asdict(model.config),
     }
@@ -97,8 +100,8 @@ def describe_objective(config: Config) -> dict[str, Any]:
     objective = create_objective(**config.objective)
     return {
         "name": name,
-        "family": next(family for family, members in FAMILIES.items() if name in members),
-        "energy": str(objective.energy),
+        "family": next((family for family, members in FAMILIES.items() if name in members), "custom"),
+        "energy": objective.scorer.formula.format(a="x", b="x'"),
         "conservative": objective.conservative,
         "surrogate": objective.surrogate,
         "reads_labels": objective.by_label,
@@ -151,8 +154,12 @@ def extract_bank(
 
 def held_out_views(config: Config, splits: Splits) -> Tensor:
     """Two training views of test images, the same for every run with these views: [2, n, channels, size, size]."""
-    make = create_views(**(config.views | {"views": 2, "size": splits.image_size}))
-    return make(splits.test.images[:ENERGY_IMAGES], generator=torch.Generator().manual_seed(0))
+    return _two_views(config, splits, splits.test.images[:ENERGY_IMAGES])
+
+
+def _two_views(config: Config, splits: Splits, images: Tensor) -> Tensor:
+    make = create_views(**(config.views | {"views": 2, "local_views": 0, "size": splits.image_size}))
+    return make(images, generator=torch.Generator().manual_seed(0))
 
 
 def evaluate_encoder(
@@ -186,6 +193,27 @@ def _verify(encode: Encode, energy: Energy, views: Tensor, test: Images) -> Any:
     energy = energy.cpu()
     with torch.no_grad():
         return verify(lambda rows: energy.cross(a[rows], b), test.labels[: len(a)])
+
+
+def canonical(model: EnergyModel, splits: Splits, views: Tensor) -> dict[str, Any]:
+    """The energy as an estimate of -PMI in nats, calibrated on training images: its meaning, verification, information.
+
+    Without a canonical form, or where the bank is too small for the dimension, the reason instead.
+    """
+    if model.gauge is None:
+        return {"meaning": "order"}
+    bank = _two_views(model.config, splits, splits.train.images[:CALIBRATION_IMAGES])
+    try:
+        fitted = model.canonical(bank)
+    except ValueError as error:
+        return {"meaning": model.gauge.meaning, "reason": str(error)}
+    a, b = (torch.from_numpy(_encode_all(model.embed, view)) for view in views)
+    return {
+        "meaning": model.gauge.meaning,
+        "calibration_images": bank.shape[1],
+        "mutual_information": float(mutual_information(fitted.scorer.cpu(), a, b).detach()),
+        "verification": dataclasses.asdict(_verify(model.embed, fitted.scorer, views, splits.test)),
+    }
 
 
 def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor) -> dict[str, Any]:

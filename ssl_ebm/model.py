@@ -18,6 +18,7 @@ from ssl_ebm.checkpoint import RunDirectory, load_tensors, save_tensors, write_j
 from ssl_ebm.config import Config, load_config
 from ssl_ebm.encoder import Encoder, EncoderConfig, JointEmbedding, create_encoder
 from ssl_ebm.energies import Energy
+from ssl_ebm.gauges import Gauge
 from ssl_ebm.objectives import Objective, create_objective
 
 Images = Float[Tensor, "n c h w"]
@@ -34,11 +35,15 @@ class EnergyModel(nn.Module):
         projector: What the energy sees the features through.
         scorer: E on projections.
         config: The run's config.
+        gauge: How E is related to the pointwise mutual information; None: by its order only.
     """
 
-    def __init__(self, encoder: Encoder, projector: nn.Module, scorer: Energy, config: Config) -> None:
+    def __init__(
+        self, encoder: Encoder, projector: nn.Module, scorer: Energy, config: Config, gauge: Gauge | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.projector, self.scorer, self.config = encoder, projector, scorer, config
+        self.gauge = gauge
         self.requires_grad_(False)
         super().train(False)
 
@@ -73,6 +78,23 @@ class EnergyModel(nn.Module):
             raise ValueError(f"beta must be > 0, got {beta}")
         energies = -beta * self.energy_matrix(x, bank)
         return -(energies.logsumexp(1) - math.log(energies.shape[1])) / beta
+
+    def canonical(self, bank: Float[Tensor, "2 n c h w"]) -> EnergyModel:
+        """This model with a canonical energy, -log p(x, y) / (p(x) p(y)) in nats: comparable over objectives.
+
+        Args:
+            bank: Two views each of images that calibrate it, made as the training's: `create_views(...)(images)`.
+
+        Raises:
+            ValueError: The objective's optimum says nothing of it, or the bank is too small.
+        """
+        if self.gauge is None:
+            raise ValueError(
+                f"the energy of {self.config.objective['name']} orders pairs only: it has no canonical form"
+            )
+        a, b = (torch.cat([self.embed(part) for part in view.split(500)]) for view in bank)
+        energy = self.gauge.fit(self.scorer, a, b).to(self.device)
+        return EnergyModel(self.encoder, self.projector, energy, self.config, gauge=Gauge())
 
     def index(self, y: Images) -> EnergyIndex:
         """A faiss index of images, searched by energy: `index(y).search(model.embed(x), k)`."""
@@ -133,7 +155,9 @@ def _columns(vectors: Tensor, last: Tensor) -> np.ndarray:
 
 def keep(model: JointEmbedding, objective: Objective) -> dict[str, Tensor]:
     """Of a training's state, the tensors of an `EnergyModel`."""
-    parts = {"encoder": model.encoder, "projector": model.projector, "scorer": objective.energy}
+    parts = {"encoder": model.encoder, "projector": model.projector, "scorer": objective.scorer}
+    if objective.gauge is not None:
+        parts["gauge"] = objective.gauge
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
@@ -163,6 +187,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel
     config = load_config(run.config)
     encoder = build_encoder(dataclasses.replace(config.encoder, pretrained=False), **json.loads(metadata["images"]))
     objective = create_objective(**config.objective)
-    model = EnergyModel(encoder, objective.heads.projector.build(encoder.num_features), objective.energy, config)
+    projector = objective.heads.projector.build(encoder.num_features)
+    model = EnergyModel(encoder, projector, objective.scorer, config, gauge=objective.gauge)
     model.load_state_dict(tensors)
     return model.to(device)

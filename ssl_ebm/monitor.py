@@ -22,6 +22,7 @@ from ssl_ebm.objectives import Step
 ALARM_AFTER = 5  # measurements in a row with a sign of collapse
 LEAST_SPREAD = 0.1  # of unit embeddings: mean std over dimensions × √dim, 1 where they are spread evenly
 LEAST_RANK = 1.5  # RankMe of centred embeddings: fewer than two directions
+MOST_DIMENSIONS = 8192  # of a projection that are measured: all of every MLP's, the first of DINO's 65,536 prototypes
 KNN_BANK = 10_000  # images of the bank in training; the evaluation takes all
 
 
@@ -59,7 +60,7 @@ class Monitor:
         assert embeddings.features is not None
         speed = (number - self.since_step) * batch_size / (time.perf_counter() - self.since)
         self.since_step = number
-        z = embeddings.projection[0].detach().float()
+        z = embeddings.projection[0, :, :MOST_DIMENSIONS].detach().float()
         values = {"loss": float(step.loss.detach())} | {name: float(term) for name, term in step.terms.items()}
         if "energy_negative" in values:
             values["energy_gap"] = values["energy_negative"] - values["energy_positive"]

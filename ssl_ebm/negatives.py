@@ -1,11 +1,11 @@
-"""Where the samples come from that an anchor is compared with."""
+"""Where the samples come from that an anchor is compared with, and which of them are its positives."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,26 +13,31 @@ from ssl_ebm import distributed
 from ssl_ebm.draws import Draws
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.energies import Energy
+from ssl_ebm.graphs import Samples
+from ssl_ebm.queues import Queue
+from ssl_ebm.rows import Listed, Paired, Rows
 from ssl_ebm.targets import Target
-from ssl_ebm.tiles import Crossed, Paired, Rows
+from ssl_ebm.tiles import Crossed
 
 Pair = tuple[int, int]  # (anchor's view, view of the target)
 Comparison = tuple[Rows, Rows | None]  # energies of positives, energies of negatives
 Branch = Float[Tensor, "views batch dim"]
-Targets = Float[Tensor, "target_views batch dim"]
+Targets = Float[Tensor, "target_views batch target_dim"]  # codes have a dimension of their own
 
 
 class Negatives(nn.Module):
     """Rows of energies for every anchor of a batch; here positives only.
 
     Attributes:
-        by_label: Whether positives may be all samples of the anchor's class instead of the views of its image.
+        takes_graph: Whether positives may be a graph's neighbours instead of the views of the anchor's image.
+        dim: Dimension of the embeddings that it is made for; None: any.
     """
 
-    by_label: bool = False
+    takes_graph: bool = True
+    dim: int | None = None
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], label: Int[Tensor, " n"] | None
+        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: Samples | None
     ) -> list[Comparison]:
         """Energies of positives and negatives for the given pairs of views.
 
@@ -41,20 +46,24 @@ class Negatives(nn.Module):
             anchors: The local batch's a, of every view.
             targets: The local batch's b, of every view.
             pairs: Which views are compared.
-            label: Class of each image where classes define compatibility; None: views of one image are compatible.
+            samples: The graph that says what is compatible; None: views of one image.
         """
-        a, b = _one_after_another(anchors, targets, pairs)
-        return [(Paired(energy.paired(a, b)[:, None]), None)]
+        return [(positive, None) for positive in self._positives(energy, anchors, targets, pairs, samples)]
 
-    def update(self, targets: Targets, pairs: Sequence[Pair]) -> None:
+    @staticmethod
+    def _positives(
+        energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: Samples | None
+    ) -> list[Rows]:
+        """One row an anchor and pair of views."""
+        if samples is None:
+            a, b = torch.cat([anchors[a] for a, _ in pairs]), torch.cat([targets[b] for _, b in pairs])
+            return [Paired(energy.paired(a, b)[:, None])]
+        i, j = samples.graph(samples.local, samples.everywhere)
+        candidates = distributed.gather(targets, dim=1)
+        return [Listed(energy.paired(anchors[a][i], candidates[b][j]), i, anchors.shape[1]) for a, b in pairs]
+
+    def update(self, targets: Targets, pairs: Sequence[Pair], samples: Samples | None) -> None:
         """Store a scored batch, in training."""
-
-
-def _one_after_another(
-    anchors: Branch, targets: Targets, pairs: Sequence[Pair]
-) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n dim"]]:
-    """Anchors of all pairs of views, and what each is compared with."""
-    return torch.cat([anchors[a] for a, _ in pairs]), torch.cat([targets[b] for _, b in pairs])
 
 
 class BatchNegatives(Negatives):
@@ -65,8 +74,6 @@ class BatchNegatives(Negatives):
             view only, N - 1 an anchor (SigLIP, spectral).
     """
 
-    by_label = True
-
     def __init__(self, *, views: str = "all") -> None:
         super().__init__()
         if views not in ("all", "other"):
@@ -74,88 +81,120 @@ class BatchNegatives(Negatives):
         self.views = views
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], label: Int[Tensor, " n"] | None
+        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: Samples | None
     ) -> list[Comparison]:
         """As in `Negatives`; anchors are local, candidates gathered."""
         candidates = distributed.gather(targets, dim=1)
-        (v, n), m = anchors.shape[:2], candidates.shape[1]
-        place = torch.arange(n, device=anchors.device) + distributed.rank() * n
-        key = torch.arange(m, device=anchors.device) if label is None else distributed.gather(label)
         if self.views == "other":
-            return [
-                self._compare(energy, anchors[a], candidates[b], (key[place], key), targets[b][None], None, label)
-                for a, b in pairs
-            ]
-        chosen = sorted({a for a, _ in pairs})
-        others = torch.stack([torch.cat([targets[(a + shift) % v] for a in chosen]) for shift in range(1, v)])
-        itself = torch.cat([place + a * m for a in chosen])
-        keys = (key[place].repeat(len(chosen)), key.repeat(v))
-        flat = anchors.flatten(0, 1) if len(chosen) == v else torch.cat([anchors[a] for a in chosen])
-        return [self._compare(energy, flat, candidates.flatten(0, 1), keys, others, itself, label)]
+            groups = [([a], [b], [[b]], False) for a, b in pairs]
+        else:
+            groups = self._groups(pairs, len(targets))
+        compared = []
+        for chosen, among, partners, itself in groups:
+            same = energy.symmetric and targets is anchors and candidates is targets and len(chosen) == len(anchors)
+            flat = anchors.flatten(0, 1) if len(chosen) == len(anchors) else torch.cat([anchors[a] for a in chosen])
+            against = candidates.flatten(0, 1) if len(among) == len(candidates) else candidates[among].flatten(0, 1)
+            side = _Side(energy, flat, against, anchors.shape[1], candidates.shape[1], own=chosen if itself else None)
+            views = [torch.cat([targets[b] for b in which]) for which in zip(*partners, strict=True)]
+            compared.append(side.compare(views, samples, symmetric=same))
+        return compared
 
     @staticmethod
-    def _compare(
-        energy: Energy,
-        anchors: Float[Tensor, "n dim"],
-        candidates: Float[Tensor, "m dim"],
-        keys: tuple[Int[Tensor, " n"], Int[Tensor, " m"]],
-        views: Float[Tensor, "p n dim"],
-        itself: Int[Tensor, " n"] | None,
-        label: Tensor | None,
-    ) -> Comparison:
-        negative = Crossed(energy, anchors, candidates, keys=keys)
-        if label is not None:
-            return Crossed(energy, anchors, candidates, keys=keys, same=True, itself=itself), negative
-        return Paired(torch.stack([energy.paired(anchors, view) for view in views], dim=1)), negative
+    def _groups(pairs: Sequence[Pair], targets: int) -> list[tuple[list[int], list[int], list[list[int]], bool]]:
+        """Anchor views that have as many positives, each with all target views as candidates.
+
+        With multi-crop, local views are no targets: they have one positive more, and none of the candidates is theirs.
+        """
+        partners: dict[int, list[int]] = {}
+        for a, b in pairs:
+            partners.setdefault(a, []).append(b)
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for a in sorted(partners):
+            groups.setdefault((len(partners[a]), a < targets), []).append(a)
+        among = list(range(targets))
+        return [(chosen, among, [partners[a] for a in chosen], own) for (_, own), chosen in groups.items()]
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"views={self.views!r}"
 
 
+class _Side:
+    """Anchors of some views of the local batch, against candidates of some views of the whole batch."""
+
+    def __init__(
+        self,
+        energy: Energy,
+        anchors: Float[Tensor, "n dim"],
+        candidates: Float[Tensor, "m dim"],
+        local: int,
+        everywhere: int,
+        own: list[int] | None,
+    ) -> None:
+        self.energy, self.anchors, self.candidates = energy, anchors, candidates
+        self.local, self.everywhere = local, everywhere
+        self.place = torch.arange(local, device=anchors.device) + distributed.rank() * local
+        self.itself = None if own is None else torch.cat([self.place + view * everywhere for view in own])
+
+    def compare(self, views: list[Float[Tensor, "n dim"]], samples: Samples | None, *, symmetric: bool) -> Comparison:
+        """Positives and negatives: by image (its other `views`), by keys, or by a list of pairs."""
+        energy, a, b = self.energy, self.anchors, self.candidates
+        repeats = len(a) // self.local, len(b) // self.everywhere
+        if samples is not None and not samples.keys:
+            return self._by_list(samples, *repeats)  # a graph may be directed
+        image = torch.arange(self.everywhere, device=a.device)
+        local, everywhere = (self.place, image) if samples is None else (samples.local, samples.everywhere)
+        keys = (local.repeat(repeats[0]), everywhere.repeat(repeats[1]))
+        negative = Crossed(energy, a, b, keys=keys, symmetric=symmetric)
+        if samples is None:
+            return Paired(torch.stack([energy.paired(a, view) for view in views], dim=1)), negative
+        return Crossed(energy, a, b, keys=keys, same=True, itself=self.itself, symmetric=symmetric), negative
+
+    def _by_list(self, samples: Samples, anchor_views: int, candidate_views: int) -> Comparison:
+        i, j = samples.graph(samples.local, samples.everywhere)
+        shape = (anchor_views, candidate_views, len(i))
+        ones = torch.arange(anchor_views, device=i.device)[:, None, None] * self.local
+        others = torch.arange(candidate_views, device=i.device)[:, None] * self.everywhere
+        rows, columns = (i + ones).expand(shape).flatten(), (j + others).expand(shape).flatten()
+        negative = Crossed(self.energy, self.anchors, self.candidates, without=(rows, columns))
+        if self.itself is not None:
+            other = columns != self.itself[rows]
+            rows, columns = rows[other], columns[other]
+        energies = self.energy.paired(self.anchors[rows], self.candidates[columns])
+        return Listed(energies, rows, len(self.anchors)), negative
+
+
 class QueueNegatives(Negatives):
     """The last `size` targets of earlier batches (MoCo, arXiv 1911.05722); scored first, enqueued after.
 
-    The queue is a buffer of unit vectors, random at first as in the authors' code, equal on all ranks.
+    With a graph, positives are the batch's neighbours, and entries of neighbours are no negatives.
     """
-
-    queue: Tensor
-    position: Tensor
 
     def __init__(self, *, size: int = 65536, dim: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"queue size must be >= 1, got {size}")
-        vectors = torch.randn(size, dim, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("queue", F.normalize(vectors, dim=1))
-        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+        self.dim = dim
+        self.queue = Queue(size=size, dim=dim)
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], label: Int[Tensor, " n"] | None
+        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: Samples | None
     ) -> list[Comparison]:
         """As in `Negatives`; every anchor takes the whole queue."""
-        if anchors.shape[-1] != self.queue.shape[1]:
-            raise ValueError(
-                f"embeddings have {anchors.shape[-1]} dimensions and the queue {self.queue.shape[1]}: give the "
-                "objective the projector that the model has"
-            )
-        queue = self.queue.to(anchors.dtype, copy=True)  # the update below must not touch what the backward needs
-        a, b = _one_after_another(anchors, targets, pairs)
-        return [(Paired(energy.paired(a, b)[:, None]), Crossed(energy, a, queue))]
+        queue = self.queue.snapshot(anchors.dtype)
+        positives = self._positives(energy, anchors, targets, pairs, samples)
+        if samples is None:
+            return [(positives[0], Crossed(energy, torch.cat([anchors[a] for a, _ in pairs]), queue))]
+        assert self.queue.samples is not None
+        without = samples.graph(samples.local, self.queue.samples)
+        return [
+            (positive, Crossed(energy, anchors[a], queue, without=without))
+            for positive, (a, _) in zip(positives, pairs, strict=True)
+        ]
 
     @torch.no_grad()
-    def update(self, targets: Targets, pairs: Sequence[Pair]) -> None:
+    def update(self, targets: Targets, pairs: Sequence[Pair], samples: Samples | None) -> None:
         """Overwrite the oldest entries by the targets just scored."""
-        size = len(self.queue)
         for view in sorted({b for _, b in pairs}):
-            keys = F.normalize(distributed.gather(targets[view].detach()), dim=1)[-size:].to(self.queue.dtype)
-            slots = (self.position + torch.arange(len(keys), device=keys.device)) % size
-            self.queue[slots] = keys
-            self.position.add_(len(keys)).remainder_(size)
-
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        return f"size={len(self.queue)}"
+            self.queue.push(targets[view], None if samples is None else samples.local.clamp(min=-1))
 
 
 class Memory(Target):
@@ -177,7 +216,7 @@ class Memory(Target):
             raise ValueError(f"bank_size must be >= 1, got {size}")
         if not 0 <= momentum < 1:
             raise ValueError(f"bank_momentum must be in [0, 1), got {momentum}")
-        self.momentum = float(momentum)
+        self.dim, self.momentum = dim, float(momentum)
         uniform = torch.rand(size, dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("vectors", (uniform * 2 - 1) * (3 / dim) ** 0.5)
 
@@ -206,6 +245,8 @@ class MemoryNegatives(Negatives):
     A draw may hit the positive, as theirs may.
     """
 
+    takes_graph = False
+
     def __init__(self, memory: Memory, *, draws: int = 4096) -> None:
         super().__init__()
         if draws < 1:
@@ -215,14 +256,14 @@ class MemoryNegatives(Negatives):
         self.draws = Draws()
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], label: Int[Tensor, " n"] | None
+        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: Samples | None
     ) -> list[Comparison]:
         """As in `Negatives`; every anchor takes this batch's draws."""
         vectors = self.memory[0].vectors
         drawn = torch.randint(len(vectors), (self.count,), generator=self.draws.generator())
         candidates = vectors[drawn.to(vectors.device)].to(anchors.dtype)
-        a, b = _one_after_another(anchors, targets, pairs)
-        return [(Paired(energy.paired(a, b)[:, None]), Crossed(energy, a, candidates))]
+        positive = self._positives(energy, anchors, targets, pairs, None)[0]
+        return [(positive, Crossed(energy, torch.cat([anchors[a] for a, _ in pairs]), candidates))]
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -21,7 +21,7 @@ from ssl_ebm.encoder import JointEmbedding
 from ssl_ebm.model import build_encoder, keep
 from ssl_ebm.objectives import Objective, create_objective, objective_arguments
 from ssl_ebm.optim import create_optimizer
-from ssl_ebm.views import Views, create_views
+from ssl_ebm.views import MultiCrop, Views, create_views
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Run:
     directory: RunDirectory
     splits: Splits
     compute: Compute
-    views: Views
+    views: Views | MultiCrop
     model: JointEmbedding
     objective: Objective
     optimizer: torch.optim.Optimizer
@@ -95,13 +95,18 @@ def _with_bank(config: Config, splits: Splits) -> Config:
 def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute) -> Run:
     size = splits.image_size
     objective = create_objective(**config.objective)
-    views = create_views(**({"size": size} | config.views))
+    views: Views | MultiCrop = create_views(**({"size": size} | config.views))
     images, labels = _pretraining_images(splits, objective.by_label)
     batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
     if batch > len(images):
         raise ValueError(f"training.batch_size={batch} is larger than the data set's {len(images)} training images")
     if batch % parts or batch // parts < 2:
         raise ValueError(f"training.batch_size={batch} must split into {parts} parts of at least 2 images")
+    if batch // config.training.accumulate < objective.least_batch():
+        raise ValueError(
+            f"objective {config.objective['name']} needs at least {objective.least_batch()} images together, got "
+            f"training.batch_size={batch} in {config.training.accumulate} part(s): take more, or a smaller projector"
+        )
     statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
     torch.manual_seed(config.seed)
     encoder = build_encoder(
@@ -111,10 +116,8 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
         mean=statistics[1].tolist(),
         std=statistics[0].tolist(),
     )
-    if views.size != size and "patch_size" in encoder.recipe:
-        raise ValueError(
-            f"views.size={views.size} needs a convolutional encoder: {config.encoder.name} takes {size} pixels only"
-        )
+    for pixels in views.sizes:
+        encoder.require_size(pixels)
     model = JointEmbedding(encoder, objective.heads, uses=objective.uses).to(compute.device)
     if compute.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -159,8 +162,8 @@ def describe(run: Run) -> str:
         f"{'labels used' if run.objective.by_label else 'without labels'} ({run.splits.source})",
         "encoder": f"{config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, "
         f"output stride {encoder.output_stride}{adapted}",
-        "views": f"{len(run.views.augmentations)} of {run.views.size} pixels, {config.views['name']}",
-        "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.out} dimensions",
+        "views": f"{run.views}, {config.views['name']}",
+        "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.dim} dimensions",
         "compute": f"{run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
         "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
         f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",

@@ -1,77 +1,38 @@
-"""Rows of energies: each anchor against its own samples, reduced without keeping the matrix.
+"""Rows of energies of anchors against many candidates, reduced without keeping the matrix.
 
-A contrast asks two things of a row: log Σ_j exp(-E_ij), and the mean of a function of E_ij. `Paired` holds a few
-energies an anchor; `Crossed` computes energies against many candidates when they are reduced: at once where the matrix
-is small, by tiles of anchors with the backward recomputed where it is not, so that memory grows with the number of
-samples and not with its square.
+Energies are computed when they are reduced: at once where the matrix is small, by tiles with the backward recomputed
+where it is not, so that memory grows with the number of samples and not with its square.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from ssl_ebm import reductions
 from ssl_ebm.energies import Energy
+from ssl_ebm.factors import Factors
+from ssl_ebm.rows import Listed, Paired, Rows, Union, Value, apply, lowest
+from ssl_ebm.selections import Selection, Tile
 
 DENSE = 1 << 22  # matrices up to this many entries (16 MiB in float32) are computed once and kept
-TILE = 1 << 20  # entries of one tile above that
+DENSE_LOGSUMEXP = 1 << 18  # the same for log-sum-exps, which by tiles pass over less memory
+TILE = 1 << 19  # entries of one tile above that
+ACCELERATOR = 16  # tiles are so many times larger where a kernel's launch costs more than its work
 
-
-class Rows:
-    """Energies of n anchors, each against its own samples."""
-
-    @property
-    def count(self) -> Float[Tensor, " n"]:
-        """How many samples each anchor has."""
-        raise NotImplementedError
-
-    def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ_j exp(-E_ij); about -1e38 for an anchor without samples."""
-        raise NotImplementedError
-
-    def mean(self, function: Callable[..., Tensor], *anchor_values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """mean_j function(E_ij, values_i...), elementwise in E; 0 for an anchor without samples."""
-        raise NotImplementedError
-
-    def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_j E_ij."""
-        raise NotImplementedError
-
-
-class Paired(Rows):
-    """The same small number of samples for every anchor, their energies given."""
-
-    def __init__(self, energies: Float[Tensor, "n p"]) -> None:
-        self.energies = energies
-
-    @property
-    def count(self) -> Float[Tensor, " n"]:
-        """The same p for every anchor."""
-        return self.energies.new_full(self.energies.shape[:1], self.energies.shape[1])
-
-    def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ_p exp(-E_ip)."""
-        return -self.energies[:, 0] if self.energies.shape[1] == 1 else torch.logsumexp(-self.energies, dim=1)
-
-    def mean(self, function: Callable[..., Tensor], *anchor_values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """mean_p function(E_ip, values_i...)."""
-        return function(self.energies, *(value[:, None] for value in anchor_values)).mean(1)
-
-    def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_p E_ip."""
-        return self.energies.mean(1)
+__all__ = ["Crossed", "Listed", "Paired", "Rows", "Union"]
 
 
 class Crossed(Rows):
     """Anchors against candidates, selected by keys.
 
     Anchor i takes candidate j where their keys differ (`same=False`: its negatives) or agree (`same=True`: its
-    positives); never candidate `itself[i]`. Without keys it takes all.
+    positives); without keys it takes all. It never takes candidate `itself[i]`, nor a pair in `without`.
 
     Args:
         energy: E.
@@ -79,7 +40,13 @@ class Crossed(Rows):
         candidates: b_j.
         keys: (key of each anchor, key of each candidate): the image they show, or its class.
         same: Which of the two relations is meant.
-        itself: Candidate that is the anchor itself; only with `same`.
+        itself: Candidate that is the anchor itself; implied where keys differ.
+        without: Pairs (anchors, candidates) not taken, in any order, repeated or not; only without keys.
+        symmetric: A promise that halves the work: anchors and candidates are the same function of what needs a
+            gradient, in the same order, and the energy is symmetric.
+
+    Raises:
+        ValueError: If the arguments contradict each other.
     """
 
     def __init__(
@@ -91,91 +58,175 @@ class Crossed(Rows):
         keys: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
         same: bool = False,
         itself: Int[Tensor, " n"] | None = None,
+        without: tuple[Int[Tensor, " p"], Int[Tensor, " p"]] | None = None,
+        symmetric: bool = False,
     ) -> None:
+        if symmetric and not energy.symmetric:
+            raise ValueError(f"symmetric=True needs a symmetric energy, got {energy}")
         self.energy, self.anchors, self.candidates = energy, anchors, candidates
-        self.keys, self.same, self.itself = keys, same, itself
-
-    @property
-    def _dense(self) -> bool:
-        return len(self.anchors) * len(self.candidates) <= DENSE
-
-    def _taken(self, rows: slice) -> Bool[Tensor, "r m"] | None:
-        if self.keys is None:
-            return None
-        agree = self.keys[0][rows, None] == self.keys[1]
-        if not self.same:
-            return ~agree
-        return agree if self.itself is None else agree.scatter_(1, self.itself[rows, None], False)
-
-    @cached_property
-    def _matrix(self) -> tuple[Tensor, Tensor | None]:
-        return self.energy.cross(self.anchors, self.candidates), self._taken(slice(None))
-
-    def _reduce(self, reduce: Callable[[Tensor, Tensor | None, slice], Tensor]) -> Float[Tensor, " n"]:
-        """Apply `reduce(energies, taken, rows)` to all rows, by tiles where the matrix is large."""
-        if self._dense:
-            return reduce(*self._matrix, slice(None))
-
-        def tile(anchors: Tensor, rows: slice) -> Tensor:
-            return reduce(self.energy.cross(anchors, self.candidates), self._taken(rows), rows)
-
-        step = max(1, TILE // len(self.candidates))
-        starts = range(0, len(self.anchors), step)
-        slices = [slice(i, min(i + step, len(self.anchors))) for i in starts]
-        return torch.cat([checkpoint(tile, self.anchors[rows], rows, use_reentrant=False) for rows in slices])
+        self.keys, self.same, self.itself, self.symmetric = keys, same, itself, symmetric
+        self.selection = Selection(
+            (len(anchors), len(candidates)),
+            anchors.device,
+            keys=keys,
+            same=same,
+            itself=itself,
+            without=without,
+            symmetric=symmetric and anchors.requires_grad == candidates.requires_grad,
+        )
 
     @cached_property
     def count(self) -> Float[Tensor, " n"]:
         """How many candidates each anchor takes."""
-        n, m = len(self.anchors), len(self.candidates)
-        if self.keys is None:
-            return self.anchors.new_full((n,), m)
-        _, anchor_group, sizes = self._groups
-        agree = torch.where(anchor_group >= 0, sizes[anchor_group], 0).to(self.anchors.dtype)
-        return agree - int(self.itself is not None) if self.same else m - agree
+        return self.selection.count.to(self.anchors.dtype)
+
+    def union(self, other: Rows) -> Rows:
+        """The samples of both: one pass over all candidates but itself where both split the same ones by their keys."""
+        if not (isinstance(other, Crossed) and self._complements(other)):
+            return super().union(other)
+        itself = self.itself if self.same else other.itself
+        return Crossed(
+            self.energy, self.anchors, self.candidates, itself=itself, symmetric=self.symmetric and other.symmetric
+        )
+
+    def _complements(self, other: Crossed) -> bool:
+        if self.keys is None or other.keys is None or self.same == other.same:
+            return False
+        identical = (self.energy, self.anchors, self.candidates), (other.energy, other.anchors, other.candidates)
+        return all(a is b for a, b in zip(*identical, strict=True)) and all(
+            a is b or torch.equal(a, b) for a, b in zip(self.keys, other.keys, strict=True)
+        )
+
+    @cached_property
+    def _factors(self) -> Factors:
+        f, g = self.energy.factor(self.anchors, "anchor"), self.energy.factor(self.candidates, "candidate")
+        return Factors(f.vectors, g.vectors, f.offset, g.offset)
+
+    @property
+    def _dense(self) -> bool:
+        return 0 < len(self.anchors) * len(self.candidates) <= DENSE
+
+    @cached_property
+    def _matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Energies, and which are not taken."""
+        taken = self.selection.taken()
+        return self.energy.cross(self.anchors, self.candidates), None if taken is None else ~taken
+
+    @cached_property
+    def _listed(self) -> Listed | None:
+        """The samples one by one, where they are few."""
+        if self.selection.pairs is None:
+            return None
+        raw = self._factors.at(*self.selection.pairs, TILE)
+        return Listed(self.energy.link(raw), self.selection.pairs[0], len(self.anchors))
+
+    @cached_property
+    def _sorted(self) -> Factors:
+        return self._factors.sorted(self.selection.orders)
+
+    @cached_property
+    def _tiles(self) -> list[Tile]:
+        entries = TILE if self.anchors.device.type == "cpu" else TILE * ACCELERATOR
+        side = math.isqrt(entries)
+        side -= side % 64 if side > 64 else 0  # whole vector registers: a few per cent
+        rows = max(1, min(len(self.anchors), side))
+        columns = side if rows == side else entries // rows
+        return self.selection.tiles(rows, max(1, min(len(self.candidates), columns)))
+
+    def _restore(self, x: Shaped[Tensor, " n"]) -> Shaped[Tensor, " n"]:
+        """From the order of the tiles to that of the anchors."""
+        return x if self.selection.orders is None else x.index_select(0, self.selection.orders[0].argsort())
+
+    def _total(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
+        """Σ_j function(E_ij, *values) by tiles, values in the order of the anchors."""
+        orders, linear = self.selection.orders, self.energy.linear
+        sorted_values = (v.index_select(0, orders[0]) if orders is not None and v.dim() else v for v in values)
+        parameters = [] if linear else [p for p in self.energy.parameters() if p.requires_grad]
+        link = self.energy.link
+        total = reductions.total(function, self._sorted, self._tiles, *sorted_values, link=link, parameters=parameters)
+        return self._restore(total)
+
+    @cached_property
+    def _lowest(self) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+        """Each anchor's lowest raw energy by tiles, infinite without samples, and its candidate; without gradient."""
+        raw, candidate = reductions.nearest(self._sorted, self._tiles)
+        if self.selection.orders is not None:
+            candidate = self.selection.orders[1][candidate]
+        return self._restore(raw), self._restore(candidate)
+
+    def _safe(self) -> bool:
+        """Whether exp(-E) needs no shift, by the energy's bound or Cauchy-Schwarz on this data."""
+        if self.energy.bound is not None or not self.energy.linear:
+            return self.energy.bound is not None and self.energy.bound <= reductions.SAFE
+        f, g, u, v = (None if x is None else x.detach() for x in self._factors)
+        assert f is not None and g is not None
+        bound = f.norm(dim=1).amax() * g.norm(dim=1).amax()
+        for offset in (u, v):
+            bound = bound if offset is None else bound + offset.abs().amax()
+        return bool(bound <= reductions.SAFE)
 
     def logsumexp(self) -> Float[Tensor, " n"]:
         """Row by row log Σ_j exp(-E_ij) over the candidates taken."""
-
-        def reduce(energies: Tensor, taken: Tensor | None, rows: slice) -> Tensor:
-            if taken is not None:  # a finite filling: a row without samples has no gradient instead of a NaN
-                energies = energies.masked_fill(~taken, torch.finfo(energies.dtype).max / 4)
+        if self._listed is not None:
+            return self._listed.logsumexp()
+        if self._dense and len(self.anchors) * len(self.candidates) <= DENSE_LOGSUMEXP:
+            energies, left = self._matrix
+            if left is not None:  # a finite filling: a row without samples has no gradient instead of a NaN
+                energies = energies.masked_fill(left, -lowest(energies.dtype))
             return torch.logsumexp(-energies, dim=1)
+        safe = len(self._tiles) == 0 or self._safe()
+        if self.energy.linear:
+            whole = self.selection.whole
+            return self._restore(reductions.logsumexp(self._sorted, self._tiles, safe=safe, whole=whole))
+        if safe:
+            floor, total = self.anchors.new_zeros(()), self._total(lambda energy: torch.exp(-energy))
+        else:
+            raw = self._lowest[0]
+            floor = self.energy.link(raw.masked_fill(raw.isinf(), 0)).detach()
+            total = self._total(lambda energy, least: torch.exp((least - energy).clamp(max=1)), floor)
+        none = total == 0
+        return torch.where(none, lowest(total.dtype), torch.where(none, 1, total).log() - floor)
 
-        return self._reduce(reduce)
+    def mean(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
+        """mean_j function(E_ij, *values) over the candidates taken."""
+        if self._listed is not None:
+            return self._listed.mean(function, *values)
+        if not self._dense:
+            return self._total(function, *values) / self.count.clamp(min=1)
+        energies, left = self._matrix
+        result = apply(function, energies, values)
+        return (result if left is None else result.masked_fill(left, 0)).sum(1) / self.count.clamp(min=1)
 
-    def mean(self, function: Callable[..., Tensor], *anchor_values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """mean_j function(E_ij, values_i...) over the candidates taken."""
-
-        def reduce(energies: Tensor, taken: Tensor | None, rows: slice) -> Tensor:
-            values = function(energies, *(value[rows, None] for value in anchor_values))
-            return values.sum(1) if taken is None else values.masked_fill(~taken, 0).sum(1)
-
-        return self._reduce(reduce) / self.count.clamp(min=1)
-
-    @cached_property
-    def _groups(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Group of each candidate, group of each anchor's key (-1: no candidate has it), size of each group."""
-        assert self.keys is not None
-        keys, group, sizes = torch.unique(self.keys[1], return_inverse=True, return_counts=True)
-        position = torch.searchsorted(keys, self.keys[0]).clamp(max=len(keys) - 1)
-        return group, torch.where(keys[position] == self.keys[0], position, -1), sizes
+    def minimum(self) -> Float[Tensor, " n"]:
+        """The lowest energy of the candidates taken."""
+        if self._listed is not None:
+            return self._listed.minimum()
+        if self._dense:
+            energies, left = self._matrix
+            return (energies if left is None else energies.masked_fill(left, -lowest(energies.dtype))).amin(1)
+        least, candidate = self._lowest
+        energy = self.energy.link(self._factors.at(torch.arange(len(least), device=least.device), candidate, TILE))
+        return torch.where(least.isinf(), -lowest(energy.dtype), energy)
 
     def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_j E_ij in O(n + m): sums of the energy's factors, over all candidates and over each key's."""
-        f = self.energy.factor(self.anchors, "anchor")
-        g = self.energy.factor(self.candidates, "candidate")
-        zero = self.anchors.new_zeros(())
-        u = zero.expand(len(self.anchors)) if f.offset is None else f.offset
-        v = zero.expand(len(self.candidates)) if g.offset is None else g.offset
-        total = -f.vectors @ g.vectors.sum(0) + len(self.candidates) * u + v.sum()
-        if self.keys is None:
-            return total / len(self.candidates)
-        group, anchor_group, sizes = self._groups
-        vectors = g.vectors.new_zeros(len(sizes), g.vectors.shape[1]).index_add_(0, group, g.vectors)
-        offsets = v.new_zeros(len(sizes)).index_add_(0, group, v)
-        agree = -(f.vectors * vectors[anchor_group]).sum(1) + sizes[anchor_group] * u + offsets[anchor_group]
-        agree = torch.where(anchor_group >= 0, agree, 0)
-        if self.same and self.itself is not None:
-            agree = agree - self.energy.paired(self.anchors, self.candidates[self.itself])
-        return (agree if self.same else total - agree) / self.count.clamp(min=1)
+        """mean_j E_ij; in O(n + m) where the link is the identity: sums of factors, over all candidates or a key's."""
+        if not self.energy.linear:
+            return super().mean_energy()
+        if self._listed is not None:
+            return self._listed.mean_energy()
+        f, g, u, v = self._factors
+        u, v = f.new_zeros(len(f)) if u is None else u, g.new_zeros(len(g)) if v is None else v
+        total = -f @ g.sum(0) + len(g) * u + v.sum()
+        if self.keys is not None:
+            group, own, sizes = self.selection.groups
+            vectors = g.new_zeros(len(sizes), g.shape[1]).index_add_(0, group, g)
+            offsets = v.new_zeros(len(sizes)).index_add_(0, group, v)
+            agree = torch.where(own >= 0, -(f * vectors[own]).sum(1) + sizes[own] * u + offsets[own], 0)
+            total = agree if self.same else total - agree
+        if self.selection.holes is not None:
+            rows, columns = self.selection.holes
+            if self.keys is not None:
+                ours = self.keys[0][rows] == self.keys[1][columns]
+                rows, columns = rows[ours], columns[ours]
+            total = total.index_add(0, rows, self._factors.at(rows, columns, TILE), alpha=-1)
+        return torch.where(self.count > 0, total / self.count.clamp(min=1), 0)

@@ -20,6 +20,7 @@ from ssl_ebm import distributed
 from ssl_ebm.checkpoint import write_atomically
 from ssl_ebm.config import Config, load_config, save_config
 from ssl_ebm.embeddings import Embeddings
+from ssl_ebm.heads import drop_frozen_gradients
 from ssl_ebm.interrupt import Interrupt
 from ssl_ebm.monitor import Monitor
 from ssl_ebm.objectives import Step
@@ -139,7 +140,8 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
     seed = _seed(config.seed, run.step * distributed.world_size() + distributed.rank())
     torch.manual_seed(seed)  # dropout and drop path
     generator = torch.Generator(run.compute.device).manual_seed(seed)
-    run.objective.set_progress(run.step / run.total_steps)
+    for module in (run.model, run.objective):
+        module.set_progress(run.step / run.total_steps)
     run.optimizer.zero_grad(set_to_none=True)
     for index in batches(run):
         views = run.views(run.images[index], generator=generator)
@@ -148,6 +150,8 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
         step = run.objective(embeddings)
         (step.loss / config.training.accumulate).backward()
     distributed.average_gradients(run.objective.parameters())
+    for module in (run.model, run.objective):
+        drop_frozen_gradients(module)
     rate = learning_rate(
         run.step,
         total=run.total_steps,

@@ -10,40 +10,69 @@ import torch
 from torch import Tensor
 
 from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.objectives import Objective, create_objective, objective_arguments
+from ssl_ebm.objectives import CHANGES, Objective, create_objective, objective_arguments
 
 DIM = 4
+FEATURES = 5
 BANK = 20
-SMALL = {"bank_size": BANK, "draws": 7, "queue_size": 9, "slices": 3}
+SMALL = {
+    "bank_size": BANK,
+    "draws": 7,
+    "queue_size": 9,
+    "slices": 3,
+    "features": 5,
+    "prototypes": 5,
+    "frozen_prototypes": 0.0,
+}
+HEAD = {"hidden": (8,), "prototypes": 0, "frozen_prototypes": 0.0}
 
 
 def small_objective(name: str, *, dim: int = DIM, **constants: Any) -> Objective:
     """An objective for embeddings of `dim`, with little to remember; of the constants, those that it takes."""
-    heads = {"projector": {"hidden": (8,), "out": dim}, "predictor": {"hidden": (8,), "out": dim}}
+    heads = {"projector": HEAD | {"out": dim}, "predictor": HEAD | {"out": dim}}
     arguments = {**SMALL, **heads, **constants}
-    return create_objective(name, **{k: v for k, v in arguments.items() if k in objective_arguments(name)})
+    taken = {*objective_arguments(name), *CHANGES}
+    return create_objective(name, **{k: v for k, v in arguments.items() if k in taken})
 
 
 def random_batch(
-    seed: int = 0, *, views: int = 2, images: int = 6, dim: int = DIM, dtype: torch.dtype = torch.float64
+    seed: int = 0,
+    *,
+    views: int = 2,
+    images: int = 6,
+    dim: int = DIM,
+    dtype: torch.dtype = torch.float64,
+    global_views: int | None = None,
 ) -> Embeddings:
     """Independent normal embeddings in every part, three classes, distinct images of the bank."""
     generator = torch.Generator().manual_seed(seed)
-    parts = {
-        name: torch.randn(views, images, dim, generator=generator, dtype=torch.float64).to(dtype)
-        for name in ("projection", "prediction", "target")
+
+    def normal(width: int) -> Tensor:
+        return torch.randn(views, images, width, generator=generator, dtype=torch.float64).to(dtype)
+
+    parts = {name: normal(dim) for name in ("projection", "prediction", "target")}
+    parts["target"] = parts["target"][:global_views]
+    names = {
+        "label": torch.randint(3, (images,), generator=generator),
+        "index": torch.randperm(BANK, generator=generator)[:images],
     }
-    return Embeddings(
-        **parts,
-        label=torch.randint(3, (images,), generator=generator),
-        index=torch.randperm(BANK, generator=generator)[:images],
-    )
+    return Embeddings(**parts, **names, features=normal(FEATURES), global_views=global_views)
+
+
+def batch_for(objective: Objective, seed: int = 0, *, images: int = 6, **shape: Any) -> Embeddings:
+    """A random batch of at least so many images as the objective needs, of its dimension."""
+    least = max(images, objective.least_batch())
+    return random_batch(seed, images=least, dim=objective.heads.projector.dim, **shape)
+
+
+def constant(batch: Embeddings, value: float = 1.0) -> Embeddings:
+    """A collapse: all embeddings are one vector."""
+    return transform(batch, lambda part: torch.full_like(part, value) if part.is_floating_point() else part)
 
 
 def constant_batch(value: float = 1.0, *, images: int = 6, dim: int = DIM) -> Embeddings:
-    """A collapse: all embeddings are one vector."""
-    vector = torch.full((2, images, dim), value, dtype=torch.float64)
-    return replace(random_batch(images=images, dim=dim), projection=vector, prediction=vector, target=vector)
+    """A collapsed batch of a given size."""
+    return constant(random_batch(images=images, dim=dim), value)
 
 
 def with_gradients(batch: Embeddings) -> Embeddings:
@@ -62,6 +91,6 @@ def select(batch: Embeddings, images: Tensor | slice) -> Embeddings:
     return transform(batch, lambda part: part[:, images] if part.is_floating_point() else part[images])
 
 
-def gradients(loss: Tensor, leaves: Iterable[Tensor]) -> list[Tensor]:
+def gradients(loss: Tensor, leaves: Iterable[Tensor], **kwargs: bool) -> list[Tensor]:
     """Gradients of a loss, zero where it does not depend on a leaf."""
-    return list(torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True))
+    return list(torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True, **kwargs))

@@ -11,7 +11,7 @@ from small import small_objective
 from torch import Tensor, nn
 
 from ssl_ebm.encoder import Encoder, JointEmbedding, create_encoder
-from ssl_ebm.heads import MLP, HeadSpec
+from ssl_ebm.heads import MLP, HeadSpec, Prototypes, drop_frozen_gradients
 from ssl_ebm.stem import MIN_MAP, choose_patch
 
 CONVOLUTIONAL = [
@@ -168,6 +168,25 @@ def test_other_images_are_refused(shape: tuple[int, ...]) -> None:
         assert encoder.at_any_size(torch.rand(shape)).shape == (2, encoder.num_features)
 
 
+def test_sizes_that_the_network_takes() -> None:
+    for name, size, arguments in (("test_resnet", 12, {}), ("deit_tiny_patch16_224", 12, {"dynamic_img_size": True})):
+        encoder = create_encoder(name, image_size=28, **arguments)
+        encoder.require_size(size)
+        assert encoder.training and encoder.at_any_size(torch.rand(2, 3, size, size)).shape[1] == encoder.num_features
+    encoder.require_size(28)
+
+
+@pytest.mark.parametrize(("size", "arguments"), [(12, {}), (10, {"dynamic_img_size": True})])  # 10: not of patches of 4
+def test_sizes_that_the_network_does_not_take(size: int, arguments: dict[str, Any]) -> None:
+    encoder = create_encoder("deit_tiny_patch16_224", image_size=28, **arguments)
+    message = (
+        rf"^deit_tiny_patch16_224 takes images of 28 pixels and not views of {size} \(Input height .*\): use a conv"
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        encoder.require_size(size)
+    assert encoder.training and "\n" not in str(error.value)
+
+
 def test_timm_arguments_are_passed_on() -> None:
     encoder = create_encoder("test_resnet", image_size=28, channels=(8, 8, 8, 24))
     assert encoder.num_features == 24 and encoder.recipe["channels"] == (8, 8, 8, 24)
@@ -200,6 +219,8 @@ def layers(head: nn.Module) -> list[str]:
         (MLP(hidden=(), out=3, output_bias=False), ["5→3"]),
         (MLP(hidden=(4,), out=3), ["5→4", "BNγβ", "ReLU", "4→3+b"]),
         (MLP(hidden=(4,), out=3, hidden_norm=False), ["5→4+b", "ReLU", "4→3+b"]),
+        (MLP(hidden=(4,), out=3, activation="gelu", hidden_norm=False), ["5→4+b", "GELU", "4→3+b"]),
+        (MLP(hidden=(4,), out=3, activation="leaky_relu"), ["5→4", "BNγβ", "LeakyReLU", "4→3+b"]),
         (MLP(hidden=(4, 6), out=3, output_norm="batch"), ["5→4", "BNγβ", "ReLU", "4→6", "BNγβ", "ReLU", "6→3", "BNγβ"]),
         (MLP(hidden=(4,), out=3, output_norm="batch_no_bias"), ["5→4", "BNγβ", "ReLU", "4→3", "BNγ"]),
         (MLP(hidden=(4,), out=3, output_norm="batch_no_affine"), ["5→4", "BNγβ", "ReLU", "4→3", "BN"]),
@@ -213,6 +234,90 @@ def test_heads_are_what_they_say(spec: MLP, expected: list[str]) -> None:
     if spec.output_norm != "none":
         torch.testing.assert_close(output.mean(0), torch.zeros(3), rtol=0, atol=1e-6)
         torch.testing.assert_close(output.var(0, correction=0), torch.ones(3), rtol=1e-2, atol=1e-2)
+
+
+def test_prototypes_give_cosines_with_unit_vectors() -> None:
+    torch.manual_seed(0)
+    spec = MLP(hidden=(4,), out=3, prototypes=7)
+    assert (spec.dim, MLP(out=3).dim) == (7, 3)
+    head = spec.build(5).double()
+    assert layers(head) == ["5→4", "BNγβ", "ReLU", "4→3+b", "Prototypes"]
+    weight = head[-1].weight
+    assert weight.shape == (7, 3)
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(7, dtype=torch.float64))
+    weight.data.mul_(torch.linspace(0.1, 9, 7)[:, None])  # lengths do nothing
+    x = torch.randn(8, 5, dtype=torch.float64)
+    with torch.no_grad():
+        logits, z = head.eval()(x), head[:-1](x)
+    assert logits.shape == (8, spec.dim)
+    for i in range(8):
+        for k in range(7):
+            dot, lengths = sum(a * b for a, b in zip(z[i], weight[k], strict=True)), z[i].norm() * weight[k].norm()
+            assert logits[i, k].item() == pytest.approx((dot / lengths).item(), abs=1e-12)
+
+
+def test_prototypes_keep_their_precision_under_autocast() -> None:
+    prototypes, z = Prototypes(16, 32), torch.randn(4, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = prototypes(z), prototypes(z.bfloat16())
+    assert within[0].dtype == within[1].dtype == torch.float32
+    assert torch.equal(within[0], prototypes(z)) and torch.equal(within[1], prototypes(z.bfloat16().float()))
+
+
+def test_frozen_prototypes_have_no_gradient_and_the_rest_has_the_same() -> None:
+    prototypes, x, gradients = Prototypes(4, 6), torch.randn(5, 4), {}
+    for frozen in (False, True):
+        prototypes.frozen, prototypes.weight.grad = frozen, None
+        z = x.clone().requires_grad_()
+        prototypes(z).square().sum().backward()
+        gradients[frozen] = z.grad, prototypes.weight.grad
+    assert torch.equal(gradients[True][0], gradients[False][0])
+    assert gradients[False][1].abs().sum() > 0 and torch.equal(gradients[True][1], torch.zeros(6, 4))
+
+
+def prototype_model(**spec: Any) -> JointEmbedding:
+    torch.manual_seed(0)
+    heads = HeadSpec(projector=MLP(hidden=(8,), out=4, prototypes=6, **spec))
+    return JointEmbedding(tiny_encoder(), heads, uses=frozenset({"target"}))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_prototypes_thaw(optimizer: type[torch.optim.Optimizer]) -> None:
+    model = prototype_model(frozen_prototypes=0.5)
+    prototypes, start = model.projector[-1], model.projector[-1].weight.detach().clone()
+    update, moved = optimizer(model.parameters(), lr=0.01, weight_decay=0.1), []
+    for step in range(4):
+        model.set_progress(step / 4)
+        update.zero_grad(set_to_none=True)
+        model(views(step)).projection.square().sum().backward()
+        drop_frozen_gradients(model)
+        update.step()
+        moved.append(not torch.equal(prototypes.weight, start))
+        assert not model.teacher[1][-1].frozen
+        if optimizer is torch.optim.AdamW and moved[-1]:
+            assert update.state[prototypes.weight]["step"] == step - 1  # those when it was frozen are not counted
+    assert moved == [False, False, True, True]
+    never = prototype_model()
+    never.set_progress(0.0)
+    assert not never.projector[-1].frozen
+
+
+@pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")
+def test_data_parallel_training_copes_with_prototypes_that_thaw(tmp_path: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        model = prototype_model(frozen_prototypes=0.5)
+        network = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        found = []
+        for step in range(4):
+            model.set_progress(step / 4)
+            model.zero_grad(set_to_none=True)
+            network((views(step), views(step, 1)[..., :5, :5])).projection.square().sum().backward()
+            found.append(float(model.projector[-1].weight.grad.abs().sum()) > 0)
+            drop_frozen_gradients(model)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found == [False, False, True, True]
 
 
 def tiny_encoder() -> Encoder:
@@ -258,6 +363,46 @@ def test_views_keep_their_places() -> None:
         torch.testing.assert_close(embeddings.target[view], alone.target[0])
         torch.testing.assert_close(embeddings.features[view], model.encoder(images[view]))
         torch.testing.assert_close(embeddings.prediction[view], model.predictor(embeddings.projection[view]))
+
+
+def test_views_of_two_sizes_are_those_of_each_size() -> None:
+    model = joint_embedding().eval()
+    large, small = views(number=2), views(1, number=3)[..., :6, :6]
+    together, first, second = model((large, small)), model(large), model(small)
+    assert (together.global_views, first.global_views) == (2, None)
+    for part in ("features", "projection", "prediction"):
+        expected = torch.cat([getattr(first, part), getattr(second, part)])
+        torch.testing.assert_close(getattr(together, part), expected)
+    assert together.projection.shape == (5, 5, 4) and together.target.shape == (2, 5, 4)
+    torch.testing.assert_close(together.target, first.target)
+    alone = model((large,))
+    assert alone.global_views == 2 and torch.equal(alone.projection, first.projection)
+
+
+def test_heads_normalise_views_of_all_sizes_together_and_backbones_those_of_one() -> None:
+    large, small = views(number=2), views(1, number=3)[..., :6, :6]
+    model = joint_embedding()
+    embeddings = model((large, small))
+    passes = [m.num_batches_tracked.item() for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert passes == [2, 1, 1, 1, 1]  # backbone, projector, predictor; teacher's backbone and projector
+    each = [joint_embedding().encoder.at_any_size(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in (large, small)]
+    torch.testing.assert_close(embeddings.features, torch.cat(each))
+    expected = joint_embedding().projector(torch.cat(each).flatten(0, 1)).unflatten(0, (5, 5))
+    torch.testing.assert_close(embeddings.projection, expected)
+
+
+def test_teacher_sees_global_views_only() -> None:
+    large, small = views(number=2), views(1, number=3)[..., :6, :6]
+    one, two = joint_embedding(), joint_embedding()
+    one((large, small)), two(large)
+    for key, value in one.teacher.state_dict().items():
+        assert torch.equal(value, two.teacher.state_dict()[key])
+
+
+def test_a_predictor_takes_the_codes() -> None:
+    heads = HeadSpec(projector=MLP(hidden=(), out=3, prototypes=6), predictor=MLP(hidden=(3,), out=6))
+    model = JointEmbedding(tiny_encoder(), heads)
+    assert layers(model.predictor)[0] == "6→3" and model(views()).prediction.shape == (2, 5, 6)
 
 
 def test_views_are_normalised_together() -> None:
@@ -333,3 +478,16 @@ def test_head_specs_are_values() -> None:
     assert spec == HeadSpec(projector=MLP(out=3)) and replace(spec, predictor=MLP()) != spec
     with pytest.raises(ValueError, match=r"layer widths must be >= 1, got \(0, 3\)"):
         MLP(hidden=(0,), out=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prototypes": -1}, r"prototypes must be >= 0 \(0: none\), got -1"),
+        ({"prototypes": 5, "frozen_prototypes": 1.5}, r"frozen_prototypes .* must be in \[0, 1\], got 1.5"),
+        ({"frozen_prototypes": 0.1}, "frozen_prototypes=0.1 without prototypes: give prototypes=K"),
+    ],
+)
+def test_mistakes_in_heads(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MLP(**arguments)

@@ -9,7 +9,7 @@ import pytest
 import ssl_ebm
 
 ROOT = Path(ssl_ebm.__file__).parent
-PACKAGES = ("evaluation", "objectives")  # one layer each; inside, no cycles
+PACKAGES = ("evaluation", "objectives", "regularizers")  # one layer each; inside, no cycles
 
 LAYERS = [  # from top to bottom
     "cli",
@@ -24,6 +24,7 @@ LAYERS = [  # from top to bottom
     "devices",
     "config",
     "views",
+    "augmentation",
     "data",
     "optim",
     "encoder",
@@ -32,8 +33,18 @@ LAYERS = [  # from top to bottom
     "negatives",
     "targets",
     "regularizers",
+    "whitening",
+    "queues",
+    "graphs",
+    "codes",
     "contrasts",
+    "gauges",
     "tiles",
+    "reductions",
+    "factors",
+    "rows",
+    "selections",
+    "softplus",
     "energies",
     "heads",
     "stem",

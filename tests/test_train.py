@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from small import SMALL
 
 import ssl_ebm
 from ssl_ebm import run as run_module
@@ -13,7 +14,7 @@ from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, write_atomically
 from ssl_ebm.config import load_config
 from ssl_ebm.data import Images, Splits
 from ssl_ebm.monitor import ALARM_AFTER, Monitor, collapse_sign
-from ssl_ebm.objectives import Objective
+from ssl_ebm.objectives import Objective, objective_arguments
 from ssl_ebm.run import prepare, restore
 from ssl_ebm.train import TrainingStopped, batches, pretrain, update
 
@@ -75,13 +76,9 @@ def equal(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("objective", ssl_ebm.list_objectives())
-def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, monkeypatch):
-    choice = {"name": objective, "projector": {"hidden": [16], "out": 8}}
-    choice |= {"queue_size": 40} if objective == "moco_v2" else {}
-    choice |= {"draws": 16} if objective == "nce" else {}
-    choice |= {"predictor": {"hidden": [8], "out": 8}} if objective in ("byol", "simsiam") else {}
-    whole = pretrain(settings(tmp_path / "whole", objective=choice, training__accumulate=2))
+def whole_and_resumed(tmp_path, monkeypatch, **changes):
+    """Run directories of a run that was never stopped, and of one that was after its first checkpoint."""
+    whole = pretrain(settings(tmp_path / "whole", training__accumulate=2, **changes))
 
     class Stop(Exception):
         pass
@@ -91,19 +88,55 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, mo
             raise Stop
         return update(run, network)
 
-    config = settings(tmp_path / "parts", objective=choice, training__accumulate=2)
+    config = settings(tmp_path / "parts", training__accumulate=2, **changes)
     monkeypatch.setattr(train, "update", until_five)
     with pytest.raises(Stop):
         pretrain(config)
     assert state(tmp_path / "parts")["step"] == 4
     monkeypatch.setattr(train, "update", update)
-    resumed = pretrain(config, resume=True)
+    return whole, pretrain(config, resume=True)
 
+
+def assert_same_run(whole, resumed):
     assert equal(state(whole), state(resumed))
     lines = [RunDirectory(path).read_metrics() for path in (whole, resumed)]
     for line in lines[0] + lines[1]:
         line.pop("images_per_second")
     assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("objective", ssl_ebm.list_objectives())
+def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, monkeypatch):
+    head = {"hidden": [16], "out": 8}
+    small = {"projector": head | ({"prototypes": 24} if objective == "dino" else {}), "predictor": head}
+    small |= {name: value for name, value in SMALL.items() if name != "bank_size"} | {"queue_size": 40}
+    known = objective_arguments(objective)
+    choice = {"name": objective} | {name: value for name, value in small.items() if name in known}
+    assert_same_run(*whole_and_resumed(tmp_path, monkeypatch, objective=choice))
+
+
+def test_a_run_with_multi_crop_and_prototypes(tmp_path, monkeypatch, capsys):
+    """Resumed exactly; described as it is; and what is kept takes images of the one size."""
+    projector = {"hidden": [16], "out": 8, "prototypes": 12, "frozen_prototypes": 0.6}
+    choice = {"views": {"name": "grey", "local_views": 2}, "objective": {"name": "simclr", "projector": projector}}
+    whole, resumed = whole_and_resumed(tmp_path, monkeypatch, **choice)
+    assert_same_run(whole, resumed)
+    described = capsys.readouterr().out
+    assert "views      2 of 12 pixels and 2 of 8 pixels, grey" in described and "on 12 dimensions" in described
+    line = RunDirectory(whole).read_metrics()[-1]
+    assert line["energy_positive"] < line["energy_negative"] and 1 <= line["rankme_projection"] <= 12
+    assert ssl_ebm.load(whole).embed(torch.rand(3, 1, SIZE, SIZE)).shape == (3, 12)
+
+
+def test_prototypes_move_when_they_thaw(tmp_path):
+    projector = {"hidden": [16], "out": 8, "prototypes": 12, "frozen_prototypes": 0.4}
+    run = prepare(settings(tmp_path / "run", objective={"name": "simclr", "projector": projector}))
+    weight = run.model.projector[-1].weight
+    before, moved = weight.detach().clone(), []
+    for run.step in range(6):
+        update(run, run.model)
+        moved.append(not torch.equal(weight, before))
+    assert run.total_steps == 10 and moved == [False] * 4 + [True] * 2
 
 
 def test_the_trained_model_gives_the_energies_that_training_saw(tmp_path):
@@ -217,6 +250,9 @@ def test_knn_runs_during_training_and_does_not_change_it(tmp_path):
         ({"objective": {"name": "nce", "bank_size": 5}}, "120 training images"),
         ({"encoder__name": "resnet19"}, "did you mean 'resnet18'"),
         ({"views": {"name": "gray"}}, "grey"),
+        ({"views": {"name": "grey", "local_views": 2, "local_size": 13}}, "local_size must be in .1, 12.*got 13"),
+        ({"encoder__name": "deit_tiny_patch16_224", "views": {"name": "grey", "local_views": 2}}, "not views of 8 "),
+        ({"encoder__name": "deit_tiny_patch16_224", "views": {"name": "grey", "size": 6}}, "not views of 6 "),
     ],
 )
 def test_a_users_mistake_is_named_before_anything_is_written(changes, message, tmp_path):

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 
 from ssl_ebm import image_ops, views
-from ssl_ebm.views import PRESETS, Augmentation, Step, Views, create_views
+from ssl_ebm.augmentation import Augmentation, Step
+from ssl_ebm.views import LOCAL_PRESETS, PRESETS, MultiCrop, Views, create_views
 
 EVERYTHING = Augmentation(
     crop_scale=(0.3, 1.0),
@@ -240,6 +241,71 @@ def test_presets_cycle_and_overrides_reach_every_view() -> None:
     assert len(set(plain)) == 2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", PRESETS)
+def test_multi_crop_makes_views_of_two_sizes(name: str, channels: int) -> None:
+    images = torch.randint(0, 256, (5, channels, 24, 30), dtype=torch.uint8, generator=seeded())
+    make = create_views(name, size=20, views=3, local_views=4, local_size=9)
+    assert isinstance(make, MultiCrop)
+    assert (make.count, make.global_count, make.size, make.sizes) == (7, 3, 20, (20, 9))
+    assert str(make) == "3 of 20 pixels and 4 of 9 pixels"
+    large, small = make(images, generator=seeded())
+    assert large.shape == (3, 5, channels, 20, 20) and small.shape == (4, 5, channels, 9, 9)
+    for made in (large, small):
+        assert 0 <= made.min() and made.max() <= 1 and made.isfinite().all()
+        assert (made[0] != made[1]).flatten(1).any(1).all()
+
+
+def test_multi_crop_is_reproducible_and_draws_the_global_views_first() -> None:
+    images = torch.rand(5, 3, 24, 24)
+    plain, make = create_views("simclr", size=20), create_views("simclr", size=20, local_views=3)
+    (large, small), again, other = make(images, generator=seeded()), make(images, generator=seeded()), make(images)
+    assert torch.equal(large, again[0]) and torch.equal(small, again[1]) and not torch.equal(small, other[1])
+    generator = seeded()
+    assert torch.equal(large, plain(images, generator=generator))
+    assert torch.equal(small, make.local_views(images, generator=generator))
+
+
+def test_without_local_views_nothing_changes() -> None:
+    make = create_views("grey", size=20, local_views=0, local_size=400, local_crop_scale=(0.1, 0.2))
+    assert isinstance(make, Views) and make.augmentations == PRESETS["grey"] * 2
+    assert (make.count, make.global_count, make.size, make.sizes) == (2, 2, 20, (20,))
+    assert str(make) == "2 of 20 pixels"
+
+
+@pytest.mark.parametrize(
+    ("size", "local"), [(224, 96), (96, 41), (64, 27), (32, 14), (28, 12), (12, 8), (8, 8), (6, 6)]
+)
+def test_local_size_is_three_sevenths(size: int, local: int) -> None:
+    assert create_views("simclr", size=size, local_views=1).sizes == (size, local)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [({}, (0.05, 0.4)), ({"local_crop_scale": [0.1, 0.14]}, (0.1, 0.14))])
+def test_local_crops_have_their_own_areas(scale: dict[str, Any], expected: tuple[float, float]) -> None:
+    """Uniform in their range, up to rounding to whole pixels of an image of 200 x 200; the global ones in theirs."""
+    make, n = create_views("simclr", size=32, crop_scale=(0.4, 1.0), local_views=2, **scale), 20_000
+    for part, (low, high) in ((make.global_views, (0.4, 1.0)), (make.local_views, expected)):
+        assert [a.crop_scale for a in part.augmentations] == [(low, high)] * 2
+        _, _, high_side, wide_side = drawn(part.augmentations[0], n, 200, 200)[0].operations[0][1][:4]
+        area = (high_side * wide_side).double() / 200**2
+        if high < 1:  # larger crops do not fit in every shape, so that their areas are not uniform
+            assert low - 0.005 < area.min() and area.max() < high + 0.005
+            spread = (high - low) / math.sqrt(12)
+            assert abs(area.mean() - (low + high) / 2) < 4.5 * spread / math.sqrt(n) + 2e-4
+            assert abs(area.std() / spread - 1) < 0.03
+        else:
+            assert area.min() > 0.39 and area.max() > 0.95
+
+
+def test_overrides_reach_local_views_and_byol_has_those_of_dino() -> None:
+    make = create_views("byol", size=32, crop_scale=(0.4, 1), flip=0, local_views=3)
+    strong, weak = (replace(a, crop_scale=(0.4, 1), flip=0) for a in PRESETS["byol"])
+    assert make.global_views.augmentations == (strong, weak)
+    (local,) = LOCAL_PRESETS["byol"]
+    assert (local.blur, local.solarise, local.brightness) == (0.5, 0, 0.4)
+    assert make.local_views.augmentations == (replace(local, crop_scale=(0.05, 0.4), flip=0),) * 3
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -277,3 +343,22 @@ def test_mistakes_name_the_remedy() -> None:
         Views([], size=32)
     with pytest.raises(ValueError, match="size must be >= 1 pixel, got 0"):
         create_views("grey", size=0)
+    with pytest.raises(TypeError, match="unknown field of views 'local_view': did you mean 'local_views'"):
+        create_views("grey", size=28, local_view=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"views": 0}, "views must be >= 1, got 0"),
+        ({"local_views": -1}, r"local_views must be >= 0 \(0: all views are global\), got -1"),
+        ({"local_size": 29}, r"local_size must be in \[1, 28\], the size of the global views, got 29"),
+        ({"local_size": 0}, r"local_size must be in \[1, 28\], .* got 0"),
+        ({"local_crop_scale": (0.4, 0.05)}, r"local_crop_scale must have 0 < low <= high <= 1, got \(0.4, 0.05\)"),
+        ({"local_crop_scale": [0.4]}, r"local_crop_scale must be a pair of numbers \(low, high\), got \[0.4\]"),
+    ],
+)
+def test_mistakes_of_multi_crop(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{message}$") as error:
+        create_views("grey", **{"size": 28, "local_views": 2, **arguments})
+    assert "\n" not in str(error.value)

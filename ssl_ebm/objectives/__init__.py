@@ -5,43 +5,92 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 from ssl_ebm.heads import MLP
 from ssl_ebm.names import unknown
-from ssl_ebm.objectives.asymmetric import byol, simsiam
-from ssl_ebm.objectives.contrastive import align_uniform, moco_v2, simclr, spectral, supcon, triplet
-from ssl_ebm.objectives.noise_contrastive import nce, siglip
+from ssl_ebm.objectives.asymmetric import byol, directpred, simsiam
+from ssl_ebm.objectives.contrastive import (
+    align_uniform,
+    dcl,
+    dclw,
+    moco_v2,
+    moco_v3,
+    nnclr,
+    simclr,
+    spectral,
+    square_square,
+    supcon,
+    triplet,
+)
+from ssl_ebm.objectives.latent_code import dino, msn, swav
+from ssl_ebm.objectives.noise_contrastive import cpc, jsd, nce, nwj, siglip
 from ssl_ebm.objectives.objective import Objective, Step
-from ssl_ebm.objectives.regularized import barlow_twins, lejepa, vicreg
+from ssl_ebm.objectives.parts import PARTS, change_parts, custom
+from ssl_ebm.objectives.regularized import (
+    barlow_twins,
+    corinfomax,
+    emp_ssl,
+    lejepa,
+    mcr2,
+    mmcr,
+    ssl_hsic,
+    tico,
+    vicreg,
+    wmse,
+)
 
-__all__ = ["FAMILIES", "OBJECTIVES", "Objective", "Step", "create_objective", "list_objectives"]
+__all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
 
 FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
     "contrastive": {
         "simclr": simclr,
         "supcon": supcon,
         "moco_v2": moco_v2,
+        "moco_v3": moco_v3,
+        "nnclr": nnclr,
+        "dcl": dcl,
+        "dclw": dclw,
         "triplet": triplet,
+        "square_square": square_square,
         "align_uniform": align_uniform,
         "spectral": spectral,
     },
     "noise_contrastive": {
         "nce": nce,
+        "cpc": cpc,
+        "jsd": jsd,
+        "nwj": nwj,
         "siglip": siglip,
     },
     "regularized": {
         "vicreg": vicreg,
         "barlow_twins": barlow_twins,
+        "wmse": wmse,
+        "tico": tico,
+        "mmcr": mmcr,
+        "corinfomax": corinfomax,
+        "mcr2": mcr2,
+        "emp_ssl": emp_ssl,
         "lejepa": lejepa,
+        "ssl_hsic": ssl_hsic,
     },
     "asymmetric": {
         "byol": byol,
         "simsiam": simsiam,
+        "directpred": directpred,
+    },
+    "latent_code": {
+        "dino": dino,
+        "swav": swav,
+        "msn": msn,
     },
 }
 
 OBJECTIVES = {name: build for family in FAMILIES.values() for name, build in family.items()}
+
+CHANGES = (*PARTS, "graph", "pairing")  # what every objective takes beside its own arguments
 
 
 def list_objectives(family: str | None = None) -> list[str]:
@@ -57,36 +106,50 @@ def list_objectives(family: str | None = None) -> list[str]:
     return list(FAMILIES[family])
 
 
+def objective_builder(name: str) -> Callable[..., Objective]:
+    """The function behind a name; its docstring has formula and source.
+
+    Raises:
+        ValueError: There is no objective of that name.
+    """
+    builders = OBJECTIVES | {"custom": custom}
+    if name not in builders:
+        raise ValueError(unknown("objective", name, builders))
+    return builders[name]
+
+
 def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
     """The arguments that an objective takes, with their defaults.
 
     Raises:
         ValueError: There is no objective of that name.
     """
-    if name not in OBJECTIVES:
-        raise ValueError(unknown("objective", name, OBJECTIVES))
-    return dict(inspect.signature(OBJECTIVES[name]).parameters)
+    return dict(inspect.signature(objective_builder(name)).parameters)
 
 
 def create_objective(name: str, **kwargs: Any) -> Objective:
     """An objective by name, e.g. `create_objective("simclr", temperature=0.2, projector={"hidden": [512], "out": 64})`.
 
-    `projector` and `predictor` may be an `MLP` or a mapping of the fields that differ from the paper's.
+    `projector` and `predictor` may be an `MLP` or a mapping of the fields that differ from the paper's. Besides its own
+    arguments every objective takes parts that replace its own (`objectives.parts`): `energy`, `contrast`, `negatives`,
+    `target`, `regularizers`, `pairing`, and `graph`: which samples are compatible. "custom" has parts only.
 
     Raises:
-        ValueError: Unknown name, or a value out of range.
+        ValueError: Unknown name, a value out of range, or parts that do not go together.
         TypeError: Unknown or missing argument.
     """
     parameters = objective_arguments(name)
+    changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
     for argument, value in kwargs.items():
         if argument not in parameters:
-            raise TypeError(unknown(f"argument of objective {name!r}", argument, parameters))
-        if argument in ("projector", "predictor") and not isinstance(value, MLP):
-            kwargs[argument] = _override(parameters[argument].default, value, f"{name}.{argument}")
+            raise TypeError(unknown(f"argument of objective {name!r}", argument, [*parameters, *CHANGES]))
+        if argument in ("projector", "predictor") and not isinstance(value, (MLP, NoneType)):
+            kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{name}.{argument}")
     for argument, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and argument not in kwargs:
             raise TypeError(f"objective {name!r} needs {argument}=...")
-    return OBJECTIVES[name](**kwargs)
+    objective = objective_builder(name)(**kwargs)
+    return change_parts(objective, changes) if changes else objective
 
 
 def _override(default: MLP, changes: Any, where: str) -> MLP:

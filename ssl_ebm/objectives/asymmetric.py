@@ -1,12 +1,12 @@
 """Non-contrastive, asymmetric: stop-gradient, predictor and teacher keep the collapse from being reached.
 
-Their update is not the gradient of any function, so `conservative` is False.
+Their update is not the gradient of any function: they are not `conservative`.
 """
 
 from __future__ import annotations
 
 from ssl_ebm.contrasts import Attract
-from ssl_ebm.energies import Cosine, SquaredEuclidean
+from ssl_ebm.energies import Cosine, DirectPrediction, SquaredEuclidean
 from ssl_ebm.heads import MLP, HeadSpec
 from ssl_ebm.objectives.objective import Objective
 from ssl_ebm.targets import StopGradient, Teacher
@@ -34,7 +34,6 @@ def byol(
         target=Teacher(momentum=teacher_momentum, final_momentum=final_teacher_momentum),
         heads=HeadSpec(projector=projector, predictor=predictor),
         weight=weight,
-        conservative=False,
     )
 
 
@@ -53,5 +52,29 @@ def simsiam(
         contrast=Attract(),
         target=StopGradient(),
         heads=HeadSpec(projector=projector, predictor=predictor),
-        conservative=False,
+    )
+
+
+def directpred(
+    *,
+    epsilon: float = 0.01,
+    old_weight: float = 0.3,
+    teacher_momentum: float = 0.996,
+    final_teacher_momentum: float = 0.996,
+    weight: float = 2.0,
+    projector: MLP = BYOL_HEAD,
+) -> Objective:
+    """BYOL with a linear predictor W that is not learned: set from the eigenvalues of the projections' correlation.
+
+    W = U diag(max(√(s/s_max) + ε, 1e-4)) Uᵀ, after every update; part of the energy 2 - 2 cos(W z, sg t).
+    Source: Tian et al. 2021, arXiv 2102.06810 (facebookresearch/luckmatters): ε .01, weight of the old correlation .3,
+    momentum .996 constant, as in the README; the YAML file says 0 and .8.
+    """
+    return Objective(
+        energy=DirectPrediction(dim=projector.dim, epsilon=epsilon, old_weight=old_weight),
+        contrast=Attract(),
+        target=Teacher(momentum=teacher_momentum, final_momentum=final_teacher_momentum),
+        heads=HeadSpec(projector=projector),
+        weight=weight,
+        scorer=SquaredEuclidean(normalize=True),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ssl_ebm.contrasts import Attract, InfoNCE, Margin, Spectral
-from ssl_ebm.energies import Cosine, Dot, SquaredEuclidean
+from ssl_ebm.contrasts import Attract, InfoNCE, Margin, Spectral, SquareSquare
+from ssl_ebm.energies import Cosine, Distance, Dot, SquaredEuclidean
+from ssl_ebm.graphs import Labels
 from ssl_ebm.heads import MLP, HeadSpec
 from ssl_ebm.negatives import BatchNegatives, QueueNegatives
 from ssl_ebm.objectives.objective import Objective
 from ssl_ebm.regularizers import Uniformity
-from ssl_ebm.targets import Teacher
+from ssl_ebm.targets import NearestNeighbour, Teacher
 
 SIMCLR_PROJECTOR = MLP(hidden=(2048, 2048), out=128, output_norm="batch_no_bias")
 MOCO_PROJECTOR = MLP(hidden=(2048,), out=128, hidden_norm=False)
@@ -29,6 +30,37 @@ def simclr(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = SI
     )
 
 
+def dcl(*, temperature: float = 0.1, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
+    """NT-Xent whose partition leaves the positive out: mean of E⁺ + log Σ_neg exp(-E⁻), 2N - 2 negatives.
+
+    Can be negative; NT-Xent is its softplus, anchor by anchor. The gradient does not vanish as positives get near, so
+    small batches learn faster.
+    Source: Yeh et al. 2021, arXiv 2110.06848, eq. 6; no official code; τ .1, projector of SimCLR.
+    """
+    return Objective(
+        energy=Cosine(temperature=temperature),
+        contrast=InfoNCE(decoupled=True),
+        negatives=BatchNegatives(views="all"),
+        heads=HeadSpec(projector=projector),
+    )
+
+
+def dclw(*, temperature: float = 0.1, sigma: float = 0.5, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
+    """DCL with pulls weighted by w = 2 - exp(c⁺/σ) / mean exp(c⁺/σ): near positives pull less.
+
+    w is a constant to the gradient, as in lightly's port and unlike another. The mean is over all ranks and both views.
+    Source: Yeh et al. 2021, arXiv 2110.06848, eq. 7; σ .5.
+    """
+    if not (temperature > 0 and sigma > 0):
+        raise ValueError(f"temperature and sigma must be > 0, got {temperature} and {sigma}")
+    return Objective(
+        energy=Cosine(temperature=temperature),
+        contrast=InfoNCE(decoupled=True, reweight=temperature / sigma),
+        negatives=BatchNegatives(views="all"),
+        heads=HeadSpec(projector=projector),
+    )
+
+
 def supcon(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = MOCO_PROJECTOR) -> Objective:
     """Supervised contrastive, L_out: all samples of the anchor's class are its positives.
 
@@ -41,7 +73,7 @@ def supcon(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = MO
         contrast=InfoNCE(),
         negatives=BatchNegatives(views="all"),
         heads=HeadSpec(projector=projector),
-        by_label=True,
+        graph=Labels(),
         weight=weight,
     )
 
@@ -55,6 +87,22 @@ def triplet(*, margin: float = 0.2, active_only: bool = False, projector: MLP = 
     return Objective(
         energy=SquaredEuclidean(normalize=True),
         contrast=Margin(margin=margin, active_only=active_only),
+        negatives=BatchNegatives(views="all"),
+        heads=HeadSpec(projector=projector),
+    )
+
+
+def square_square(*, margin: float = 1.0, hardest: bool = False, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
+    """(E⁺)² + mean [margin - E⁻]₊² with E = ‖z - z'‖ of unit vectors: LeCun's contrastive loss.
+
+    `hardest` pushes only the most offending negative, as in the tutorial. Distances are in [0, 2]; those of unrelated
+    embeddings in high dimension are about √2, so margins below 1.4 leave the typical pair alone.
+    Source: Hadsell, Chopra & LeCun 2006 (twice their ½s); LeCun et al. 2006, A tutorial on energy-based learning, eq.
+    13. Margin 1 and the unit sphere are this project's.
+    """
+    return Objective(
+        energy=Distance(normalize=True),
+        contrast=SquareSquare(margin=margin, hardest=hardest),
         negatives=BatchNegatives(views="all"),
         heads=HeadSpec(projector=projector),
     )
@@ -116,9 +164,56 @@ def moco_v2(
     return Objective(
         energy=Cosine(temperature=temperature),
         contrast=InfoNCE(),
-        negatives=QueueNegatives(size=queue_size, dim=projector.out),
+        negatives=QueueNegatives(size=queue_size, dim=projector.dim),
         target=Teacher(momentum=teacher_momentum, final_momentum=final),
         heads=HeadSpec(projector=projector),
         pairing="first",
-        conservative=False,
+    )
+
+
+def moco_v3(
+    *,
+    temperature: float = 1.0,
+    teacher_momentum: float = 0.99,
+    final_teacher_momentum: float = 1.0,
+    projector: MLP = MLP(hidden=(4096,), out=256, output_norm="batch_no_affine"),
+    predictor: MLP = MLP(hidden=(4096,), out=256, output_bias=False),
+) -> Objective:
+    """2τ [CE(p1, t2) + CE(p2, t1)]: InfoNCE of predictions against the teacher's other view of the whole batch.
+
+    The factor 2τ is the authors' code's and scales the learning rate. Negatives carry no gradient.
+    Source: Chen et al. 2021, arXiv 2104.02057 (facebookresearch/moco-v3): ResNet-50 τ 1.0, momentum .99 → 1 for 100 and
+    300 epochs (.996 for 1000), heads of width 4096; ViT: τ .2 and a projector of 3 layers.
+    """
+    return Objective(
+        energy=Cosine(temperature=temperature),
+        contrast=InfoNCE(),
+        negatives=BatchNegatives(views="other"),
+        target=Teacher(momentum=teacher_momentum, final_momentum=final_teacher_momentum),
+        heads=HeadSpec(projector=projector, predictor=predictor),
+        weight=4 * temperature,
+    )
+
+
+def nnclr(
+    *,
+    temperature: float = 0.1,
+    queue_size: int = 98304,
+    projector: MLP = MLP(hidden=(2048, 2048), out=256, output_norm="batch"),
+    predictor: MLP = MLP(hidden=(4096,), out=256),
+) -> Objective:
+    """-log exp(nn_i·p_i/τ) / Σ_k exp(nn_i·p_k/τ): the positive is the nearest neighbour of the other view.
+
+    The neighbour is looked up in a queue of earlier projections and is the row; predictions of the whole batch are its
+    candidates. Symmetrised over views.
+    Source: Dwibedi et al. 2021, arXiv 2104.14548, eq. 3; τ .1, queue 98304; no official code (the heads are those of a
+    VISSL port).
+    """
+    return Objective(
+        energy=Cosine(temperature=temperature),
+        contrast=InfoNCE(),
+        negatives=BatchNegatives(views="other"),
+        target=NearestNeighbour(size=queue_size, dim=projector.dim),
+        heads=HeadSpec(projector=projector, predictor=predictor),
+        transposed=True,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_ebm.contrasts import NoiseContrastive, Sigmoid
-from ssl_ebm.energies import Cosine
+from ssl_ebm.contrasts import NWJ, InfoNCE, JensenShannon, NoiseContrastive, Sigmoid
+from ssl_ebm.energies import Bilinear, Cosine, Dot
 from ssl_ebm.heads import MLP, HeadSpec
 from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives
 from ssl_ebm.objectives.objective import Objective
@@ -23,7 +23,7 @@ def nce(
     `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
     Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, linear head.
     """
-    memory = Memory(size=bank_size, dim=projector.out, momentum=bank_momentum)
+    memory = Memory(size=bank_size, dim=projector.dim, momentum=bank_momentum)
     return Objective(
         energy=Cosine(temperature=temperature),
         contrast=NoiseContrastive(population=bank_size),
@@ -52,4 +52,48 @@ def siglip(
         negatives=BatchNegatives(views="other"),
         heads=HeadSpec(projector=projector),
         pairing="first",
+    )
+
+
+def cpc(*, projector: MLP = MLP(hidden=(2048,), out=128)) -> Objective:
+    """Ranking NCE with a learned bilinear critic: mean [E⁺ + log Σ_N exp(-E)], E = -zᵀ W z', noise from the batch.
+
+    The first view is the context. log N minus the loss is a lower bound on the views' mutual information.
+    Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4, for two views instead of steps of a sequence; no official
+    code.
+    """
+    return Objective(
+        energy=Bilinear(dim=projector.dim),
+        contrast=InfoNCE(),
+        negatives=BatchNegatives(views="other"),
+        heads=HeadSpec(projector=projector),
+        pairing="first",
+    )
+
+
+def jsd(*, projector: MLP = MLP(hidden=(2048,), out=2048)) -> Objective:
+    """Softplus(E⁺) + softplus(-E⁻), averaged apart: the Jensen-Shannon bound, joint pairs against shuffled ones.
+
+    Collapsed: 2 log 2, which the authors' code subtracts.
+    Source: Hjelm et al. 2018, arXiv 1808.06670, eq. 4 (rdevon/DIM): dot-product critic of 2048 units.
+    """
+    return Objective(
+        energy=Dot(),
+        contrast=JensenShannon(),
+        negatives=BatchNegatives(views="other"),
+        heads=HeadSpec(projector=projector),
+    )
+
+
+def nwj(*, max_norm: float | None = None, projector: MLP = MLP(hidden=(2048,), out=2048)) -> Objective:
+    """E⁺ + mean exp(-E⁻ - 1): minus the NWJ bound on the mutual information, whose optimum is -E = PMI + 1.
+
+    The exponential makes it of high variance: `max_norm` bounds the critic, |E| ≤ max_norm².
+    Source: Nguyen et al. 2010, arXiv 0809.0853; Poole et al. 2019, arXiv 1905.06922, eq. 6. The critic is JSD's.
+    """
+    return Objective(
+        energy=Dot(max_norm=max_norm),
+        contrast=NWJ(),
+        negatives=BatchNegatives(views="other"),
+        heads=HeadSpec(projector=projector),
     )

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm import distributed
+from ssl_ebm.codes import CodeCrossEntropy, SharedCode
 from ssl_ebm.contrasts import Contrast
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.energies import Energy
+from ssl_ebm.gauges import Gauge, Gaussian
+from ssl_ebm.graphs import Graph, Samples
 from ssl_ebm.heads import HeadSpec
-from ssl_ebm.negatives import Comparison, Negatives, Pair
+from ssl_ebm.negatives import Comparison, Negatives, Pair, QueueNegatives
 from ssl_ebm.regularizers import Regularizer
 from ssl_ebm.targets import Target
 
@@ -50,7 +53,7 @@ class Objective(nn.Module):
     average of the gradients is that of one process on the whole batch.
 
     Args:
-        energy: E(x, x') between anchor and target; also what the trained model scores pairs with.
+        energy: E(x, x') between anchor and target.
         heads: The paper's projector and predictor.
         contrast: Energies of positives and negatives -> loss per anchor. None: the regularizers are the whole
             objective, and the energy is a surrogate to score with.
@@ -58,10 +61,14 @@ class Objective(nn.Module):
         target: What is done to the branch compared with.
         regularizers: By name; each has its own weight.
         pairing: Which views are compared: "both" orders of every two views, the "first" view with the others, or each
-            view with the "mean" of all.
-        by_label: Samples of one class are compatible, instead of views of one image.
+            view with the "mean" of the global ones.
+        graph: Which samples are compatible, instead of the views of one image.
+        transposed: Each target is compared with the batch's anchors instead of each anchor with the batch's targets.
         weight: Factor of the contrast.
-        conservative: Whether its update is the gradient of a function; not so for predictor and teacher methods.
+        scorer: What the trained model scores pairs of projections with, where it is not `energy`.
+
+    Raises:
+        ValueError: The parts do not go together; with the reason.
     """
 
     def __init__(
@@ -74,35 +81,125 @@ class Objective(nn.Module):
         target: Target | None = None,
         regularizers: Mapping[str, Regularizer] | None = None,
         pairing: Pairing = "both",
-        by_label: bool = False,
+        graph: Graph | None = None,
+        transposed: bool = False,
         weight: float = 1.0,
-        conservative: bool = True,
+        scorer: Energy | None = None,
     ) -> None:
         super().__init__()
+        if pairing not in ("both", "first", "mean"):
+            raise ValueError(f"pairing must be 'both', 'first' or 'mean', got {pairing!r}")
         self.energy, self.heads, self.contrast = energy, heads, contrast
         self.negatives = negatives or Negatives()
         self.target = target or Target()
         self.regularizers = nn.ModuleDict(regularizers or {})
-        self.pairing, self.by_label, self.weight, self.conservative = pairing, by_label, float(weight), conservative
+        self.graph, self.own_scorer = graph, scorer
+        self.pairing, self.transposed, self.weight = pairing, transposed, float(weight)
         self.progress = 0.0
         self._check_parts()
+        if graph is not None and isinstance(self.negatives, QueueNegatives):
+            self.negatives.queue.remember_samples()
+
+    def replace(self, **parts: Any) -> Objective:
+        """Another objective of the same parts but for those given; it shares the others."""
+        own: dict[str, Any] = {
+            "energy": self.energy,
+            "heads": self.heads,
+            "contrast": self.contrast,
+            "negatives": self.negatives,
+            "target": self.target,
+            "regularizers": self.statistics,
+            "pairing": self.pairing,
+            "graph": self.graph,
+            "transposed": self.transposed,
+            "weight": self.weight,
+            "scorer": self.own_scorer,
+        }
+        return Objective(**(own | parts))
+
+    @property
+    def statistics(self) -> dict[str, Regularizer]:
+        """The regularizers by name."""
+        return cast("dict[str, Regularizer]", dict(self.regularizers.items()))
 
     def _check_parts(self) -> None:
-        has_negatives = type(self.negatives) is not Negatives
-        if self.contrast is not None and self.contrast.needs_negatives and not has_negatives:
-            raise ValueError(f"contrast {type(self.contrast).__name__} needs negatives: give BatchNegatives or a queue")
-        if has_negatives and (self.contrast is None or not self.contrast.needs_negatives):
-            raise ValueError(f"{type(self.negatives).__name__} without a contrast that reads negatives: leave it out")
-        if self.by_label and not self.negatives.by_label:
-            raise ValueError(f"by_label needs BatchNegatives, got {type(self.negatives).__name__}")
-        if self.contrast is None and not self.regularizers:
+        contrast, has_negatives = self.contrast, type(self.negatives) is not Negatives
+        if contrast is None and not self.regularizers:
             raise ValueError("an objective needs a contrast, a regularizer, or both")
+        if contrast is not None and contrast.needs_negatives and not has_negatives:
+            raise ValueError(
+                f"contrast {type(contrast).__name__} needs negatives, or a flat energy is its minimum: give negatives "
+                "'batch' or 'queue'"
+            )
+        if has_negatives and (contrast is None or not contrast.needs_negatives):
+            raise ValueError(f"{type(self.negatives).__name__} without a contrast that reads negatives: leave it out")
+        if contrast is not None and contrast.needs_nonnegative and not self.energy.nonnegative:
+            raise ValueError(
+                f"contrast {type(contrast).__name__} squares energies, and {type(self.energy).__name__} can be "
+                "negative, so it would push positives apart: use a distance"
+            )
+        if self.graph is not None and not self.negatives.takes_graph:
+            raise ValueError(f"{type(self.negatives).__name__} knows no neighbours: a graph needs BatchNegatives")
+        if self.graph is not None and (contrast is None or self.target.same_view or self.pairing == "mean"):
+            raise ValueError("a graph says which pairs a contrast pulls together: this objective has no such pairs")
+        if isinstance(self.negatives, QueueNegatives) and not self.energy.scale_free:
+            raise ValueError(
+                f"a queue holds unit vectors, and {type(self.energy).__name__} sees the lengths of the others: use "
+                "cosine, or a distance with normalize=True"
+            )
+        self._check_target()
+        self._check_owners()
+
+    def _check_target(self) -> None:
+        target = self.target
+        if isinstance(self.energy, CodeCrossEntropy) != target.distribution:
+            raise ValueError(
+                f"energy {type(self.energy).__name__} and target {type(target).__name__} do not go together: a "
+                "cross-entropy over codes needs a target that is a distribution over codes, and only it takes one"
+            )
+        if target.distribution and type(self.negatives) is not Negatives:
+            raise ValueError("codes are limited by their target (centring, equipartition): they take no negatives")
+        if target.distribution and self.transposed:
+            raise ValueError("transposed makes anchors of the targets: a distribution over codes cannot be one")
+        if target.same_view and self.pairing == "mean":
+            raise ValueError(f"{type(target).__name__} is a target for each view: pairing 'mean' has one for all")
+        for name, regularizer in self.statistics.items():
+            if "prediction" in regularizer.reads and self.heads.predictor is None:
+                raise ValueError(f"regularizer {name} reads predictions: give the objective a predictor")
+            if "target" in regularizer.reads and "target" not in target.uses:
+                raise ValueError(f"regularizer {name} reads a teacher's projections: give target 'teacher'")
+
+    def _check_owners(self) -> None:
+        """What a part keeps in a tuple belongs to another part, which must be one of this objective's."""
+        owned = {id(module) for module in self.modules()}
+        for part in self.modules():
+            for module in (x for value in vars(part).values() if isinstance(value, tuple) for x in value):
+                if isinstance(module, nn.Module) and id(module) not in owned:
+                    raise ValueError(
+                        f"{type(part).__name__} uses {type(module).__name__} that was replaced: replace it, too"
+                    )
 
     @property
     def uses(self) -> frozenset[str]:
         """Optional embeddings that it reads: the model builds predictor and teacher from this."""
         own = {"prediction"} if self.heads.predictor is not None else set()
-        return frozenset(own | self.target.uses | ({"label"} if self.by_label else set()))
+        own |= {part for regularizer in self.statistics.values() for part in regularizer.reads} - {"projection"}
+        return frozenset(own | self.target.uses | ({self.graph.reads} if self.graph is not None else set()))
+
+    @property
+    def by_label(self) -> bool:
+        """Whether it reads labels."""
+        return "label" in self.uses
+
+    @property
+    def scorer(self) -> Energy:
+        """E(x, x') of a trained model's projections; low = compatible."""
+        return self.energy if self.own_scorer is None else self.own_scorer
+
+    @property
+    def conservative(self) -> bool:
+        """Whether its update is the gradient of a function, given what it remembers of earlier batches."""
+        return self.target.conservative
 
     @property
     def surrogate(self) -> bool:
@@ -110,13 +207,36 @@ class Objective(nn.Module):
         return self.contrast is None
 
     @property
+    def gauge(self) -> Gauge | None:
+        """What the scorer means at the optimum; None: it orders pairs and no more.
+
+        A predictor is not part of the trained model, so nothing is known of what the projections' energy means then.
+        """
+        if isinstance(self.scorer, SharedCode):
+            return Gauge()
+        if self.heads.predictor is not None:
+            return None
+        if self.contrast is not None and self.contrast.gauge is not None:
+            return self.contrast.gauge
+        return Gaussian() if any(regularizer.gaussian for regularizer in self.statistics.values()) else None
+
+    @property
     def teacher_momentum(self) -> float | None:
         """Momentum of the teacher at the present progress; None without a teacher."""
         return self.target.teacher_momentum(self.progress)
 
+    def least_batch(self) -> int:
+        """The smallest batch that it can be computed on."""
+        return max(
+            [2, *(regularizer.least_batch(self.heads.projector.dim) for regularizer in self.statistics.values())]
+        )
+
     def set_progress(self, fraction: float) -> None:
         """Tell how much of the training is done, in [0, 1], once a step."""
         self.progress = float(fraction)
+        self.target.set_progress(self.progress)
+        if isinstance(self.energy, CodeCrossEntropy):
+            self.energy.codes.set_progress(self.progress)
 
     def forward(self, embeddings: Embeddings) -> Step:
         """Loss and terms of one batch; in training, queues and memories are updated after it was scored.
@@ -132,42 +252,86 @@ class Objective(nn.Module):
         anchors = embeddings.projection
         if self.heads.predictor is not None:
             anchors = embeddings.require("prediction", why="an objective with a predictor")
-        targets, pairs = self.target(embeddings), self._pairs(len(anchors))
+        targets = self.target(embeddings)
         if self.pairing == "mean":
-            targets = targets.mean(0, keepdim=True)
-        label = embeddings.require("label", why="a supervised objective") if self.by_label else None
-        compared = self.negatives(self.energy, anchors, targets, pairs, label)
-        terms = self._energies(compared)
-        loss = anchors.new_zeros(())
+            targets = targets[: embeddings.global_views].mean(0, keepdim=True)
+        pairs = self._pairs(len(anchors), len(targets))
+        if self.transposed:
+            anchors, targets, pairs = targets, anchors, [(b, a) for a, b in pairs]
+        samples = None
+        if self.graph is not None:
+            names = embeddings.require(self.graph.reads, why=f"a graph of {type(self.graph).__name__.lower()}")
+            samples = Samples(self.graph, names)
+        compared = self.negatives(self.energy, anchors, targets, pairs, samples)
+        loss, contrasted = anchors.new_zeros(()), {}
         if self.contrast is not None:
             value = torch.cat([self.contrast(positive, negative) for positive, negative in compared]).mean()
             loss = loss + self.weight * value
-            terms["contrast"] = value.detach()
-        everything = distributed.gather(embeddings.projection, dim=1) if self.regularizers else None
-        for name, regularizer in self.regularizers.items():
-            value = regularizer(everything)
+            contrasted["contrast"] = value.detach()
+        terms = self._energies(compared) | contrasted  # after the contrast: rows keep what they computed, and its graph
+        everywhere: dict[str, Tensor] = {}
+        for name, regularizer in self.statistics.items():
+            value = regularizer(self._gathered(embeddings, regularizer, everywhere))
             loss = loss + regularizer.weight * value
             terms[name] = value.detach()
         # a queue must not remember a batch that the loop will skip, and all ranks must agree on it
         if self.training and bool(distributed.mean(loss.detach()).isfinite()):
-            self.negatives.update(targets, pairs)
-            self.target.update(embeddings)
+            self._take_note(embeddings, targets, pairs, samples)
         return Step(loss, terms)
 
+    @staticmethod
+    def _gathered(embeddings: Embeddings, regularizer: Regularizer, everywhere: dict[str, Tensor]) -> Tensor:
+        """The parts of all ranks' batch that a regularizer reads; each is gathered once."""
+        parts = []
+        for part in regularizer.reads:
+            if part not in everywhere:
+                local = embeddings.require(part, why=f"the regularizer {type(regularizer).__name__}")
+                local = local.detach() if part == "target" else local
+                everywhere[part] = distributed.gather(local, dim=1)
+            limit = embeddings.global_views if regularizer.global_views_only else None
+            parts.append(everywhere[part][:limit])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.no_grad()
+    def _take_note(self, embeddings: Embeddings, targets: Tensor, pairs: list[Pair], samples: Samples | None) -> None:
+        self.negatives.update(targets, pairs, samples)
+        self.target.update(embeddings)
+        for regularizer in self.statistics.values():
+            regularizer.update()
+        fitted = [
+            energy for energy in (self.energy, self.own_scorer) if energy and type(energy).update is not Energy.update
+        ]
+        if any(fitted):
+            projection = distributed.gather(embeddings.projection.detach(), dim=1)
+            for energy in fitted:
+                energy.update(projection)
+
     def _check_shape(self, embeddings: Embeddings) -> None:
-        views, batch = embeddings.projection.shape[:2]
+        views, batch, dim = embeddings.projection.shape
+        for part in (self.energy, self.target, self.negatives, self.scorer):
+            if part.dim not in (None, dim):
+                raise ValueError(
+                    f"embeddings have {dim} dimensions and {type(part).__name__} {part.dim}: give the objective the "
+                    "projector that the model has"
+                )
         if views < 2 and not self.target.same_view:
             raise ValueError(f"the objective compares views: needs at least 2 an image, got {views}")
-        if batch * distributed.world_size() < 2:
+        batch, least = batch * distributed.world_size(), self.least_batch()
+        if batch < 2:
             raise ValueError("a batch of 1 image has nothing to be told apart from: use a batch of at least 2")
+        if batch < least:
+            raise ValueError(f"the objective needs a batch of at least {least} images at this dimension, got {batch}")
 
-    def _pairs(self, views: int) -> list[Pair]:
+    def _pairs(self, views: int, targets: int) -> list[Pair]:
         if self.target.same_view:
             return [(v, v) for v in range(views)]
         if self.pairing == "mean":
             return [(v, 0) for v in range(views)]
         anchors = range(views) if self.pairing == "both" else range(1)
-        return [(a, b) for a in anchors for b in range(views) if a != b]
+        pairs = [(a, b) for a in anchors for b in range(targets) if a != b]
+        if not pairs:
+            raise ValueError(f"the first view is compared with other global ones: needs at least 2, got {targets}")
+        return pairs
 
     @staticmethod
     @torch.no_grad()

@@ -168,7 +168,7 @@ def test_every_run_has_its_colour_and_its_panels(text, parsed):
     for name in ("simclr", "vicreg", "<b>byol"):
         assert sum(name in label for label in plots) == 4, "energies, energy and loss in training, probe"
     assert sum("all runs" in label for label in plots) == 2
-    assert "E = Cosine(temperature=0.1)" in text and "two views of one image" in text
+    assert "E = -cos(x, x&#x27;)/τ" in text and "two views of one image" in text
     first = text.split('aria-label="Energies of three kinds of pairs under vicreg')[1].split("</svg>")[0]
     assert 'class="r1"' in first and 'class="r0"' not in first
 

@@ -1,0 +1,189 @@
+"""The catalogue as the theory orders it, read off the objectives themselves."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ssl_ebm.contrasts import Contrast
+from ssl_ebm.energies import DirectPrediction
+from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives, Negatives
+from ssl_ebm.objectives import FAMILIES, OBJECTIVES, create_objective, objective_arguments
+from ssl_ebm.objectives.objective import Objective
+from ssl_ebm.objectives.parts import PARTS
+from ssl_ebm.targets import CodeTarget, NearestNeighbour, StopGradient, Target, Teacher
+
+_NAMES = {build: name for parts in PARTS.values() for name, build in parts.items()}
+_PHRASES = {  # where the part's name does not say how it limits the volume
+    "infonce": "partition",
+    "noise_contrastive": "classifier",
+    "sigmoid": "classifier",
+    "jensen_shannon": "classifier",
+    "nwj": "exp(-E - 1)",
+    "square_square": "margin",
+    "spectral": "squares",
+    "gaussianity": "sliced Gaussianity",
+    "centred": "centring and sharpening",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One objective of the catalogue.
+
+    Attributes:
+        name: As `create_objective` takes it.
+        family: How the volume of low energy is limited, in a word.
+        energy: What it lowers on compatible pairs: z a projection, p a prediction, t a teacher's.
+        volume: What keeps the energy from being low everywhere.
+        state: What it remembers from batch to batch.
+        conservative: Whether its update is the gradient of a function.
+        canonical: What minus the trained energy means at the optimum; "order" where it orders pairs and no more.
+        source: First author, year, arXiv number.
+    """
+
+    name: str
+    family: str
+    energy: str
+    volume: str
+    state: str
+    conservative: bool
+    canonical: str
+    source: str
+
+
+def catalogue() -> list[Entry]:
+    """All objectives at their papers' settings."""
+    return [entry(name) for name in OBJECTIVES]
+
+
+def entry(name: str) -> Entry:
+    """One objective's line."""
+    needs = {"bank_size": 60000} if "bank_size" in objective_arguments(name) else {}
+    objective = create_objective(name, **needs)
+    gauge = objective.gauge
+    return Entry(
+        name=name,
+        family=next(family for family, members in FAMILIES.items() if name in members),
+        energy=_energy(objective),
+        volume=_volume(objective),
+        state=_state(objective) or "–",
+        conservative=objective.conservative,
+        canonical="order" if gauge is None else gauge.meaning,
+        source=_source(name),
+    )
+
+
+def _energy(objective: Objective) -> str:
+    anchor = "z" if objective.heads.predictor is None else "p"
+    inner = objective.target.of if isinstance(objective.target, CodeTarget) else objective.target
+    symbols: list[tuple[type[Target], str]] = [
+        (Teacher, "t'"),
+        (StopGradient, "sg z'"),
+        (NearestNeighbour, "nn z'"),
+        (Memory, "m"),
+    ]
+    other = next((symbol for kind, symbol in symbols if isinstance(inner, kind)), "z'")
+    other = "z̄" if objective.pairing == "mean" else other
+    formula = objective.energy.formula.format(a=anchor, b=other)
+    return formula + (" (surrogate)" if objective.surrogate else "")
+
+
+def _volume(objective: Objective) -> str:
+    limits: list[str] = []
+    contrast: Contrast | None = objective.contrast
+    if contrast is not None and contrast.needs_negatives:
+        limits.append(f"{_part(contrast)} over {_where(objective.negatives)}")
+        limits[0] += ", compatible by label" if objective.by_label else ""
+    limits += [_part(regularizer) for regularizer in objective.regularizers.values()]
+    if isinstance(objective.target, CodeTarget):
+        limits.append(_part(objective.target))
+    if not limits or not objective.conservative:
+        inner = objective.target.of if isinstance(objective.target, CodeTarget) else objective.target
+        predicts = objective.heads.predictor is not None or isinstance(objective.energy, DirectPrediction)
+        limits += ["predictor"] if predicts else []
+        limits += [_part(inner)] if type(inner) is not Target else []
+    return " + ".join(limits).replace("_", " ")
+
+
+def _part(module: nn.Module) -> str:
+    name = _NAMES.get(type(module), type(module).__name__)
+    return _PHRASES.get(name, name)
+
+
+def _where(negatives: Negatives) -> str:
+    if isinstance(negatives, BatchNegatives):
+        return "the batch" if negatives.views == "all" else "the other view"
+    return f"{negatives.count} draws" if isinstance(negatives, MemoryNegatives) else "a queue"
+
+
+def _state(objective: Objective) -> str:
+    """Buffers of more than one number, and the teacher; what only serves the score afterwards is left out."""
+    kept = ["teacher"] if "target" in objective.uses else []
+    for name, buffer in objective.named_buffers():
+        owner, _, last = name.rpartition(".")
+        if buffer.ndim and owner != "own_scorer" and not owner.startswith("graph"):
+            label = type(objective.get_submodule(owner)).__name__.lower() if last == "vectors" else last
+            kept.append(f"{label} {'×'.join(map(str, buffer.shape))}".replace("_", " "))
+    return ", ".join(kept)
+
+
+def _source(name: str) -> str:
+    found = re.search(r"Source: ([^,;]*?\d{4}), arXiv ([\d.]+)", inspect.getdoc(OBJECTIVES[name]) or "")
+    return f"{found[1]}, {found[2]}" if found else _first_source(name)
+
+
+def _first_source(name: str) -> str:
+    found = re.search(r"Source: ([^,;(]*\d{4})", inspect.getdoc(OBJECTIVES[name]) or "")
+    return found[1] if found else "–"
+
+
+COLUMNS: dict[str, Any] = {
+    "objective": lambda e: e.name,
+    "energy": lambda e: e.energy,
+    "volume limited by": lambda e: e.volume,
+    "state": lambda e: e.state,
+    "gradient": lambda e: "yes" if e.conservative else "no",
+    "-E at the optimum": lambda e: e.canonical,
+    "source": lambda e: e.source,
+}
+
+
+def as_text(entries: list[Entry]) -> str:
+    """A table for a terminal, a block for each family."""
+    rows = [[cell(e) for cell in COLUMNS.values()] for e in entries]
+    widths = [max(map(len, column)) for column in zip(list(COLUMNS), *rows, strict=True)]
+    lines = ["  ".join(title.ljust(width) for title, width in zip(COLUMNS, widths, strict=True)).rstrip()]
+    family = ""
+    for e, row in zip(entries, rows, strict=True):
+        if e.family != family:
+            family = e.family
+            lines += ["", family.replace("_", "-")]
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def as_markdown(entries: list[Entry]) -> str:
+    """The same for docs/objectives.md."""
+    lines = [
+        "# The catalogue",
+        "",
+        "Made by `ssl-ebm objectives --markdown > docs/objectives.md`. z is a projection, p a prediction, t a",
+        "teacher's projection, z̄ the mean of an image's views, m its memory, nn a nearest neighbour, sg stop-gradient.",
+        "*Gradient*: whether the update is the gradient of any function. *Surrogate*: the loss is one of the whole",
+        "batch, and the energy stands in for it to score pairs. *Order*: only the order of energies is known; else",
+        "the last column but one makes energies of different objectives comparable (`EnergyModel.canonical`). Sizes",
+        "are the papers'.",
+    ]
+    for family in dict.fromkeys(e.family for e in entries):
+        lines += ["", f"## {family.replace('_', '-').capitalize()}", "", f"| {' | '.join(COLUMNS)} |"]
+        lines.append("|" + "---|" * len(COLUMNS))
+        for e in entries:
+            if e.family == family:
+                cells = [cell(e).replace("|", "\\|") for cell in COLUMNS.values()]
+                lines.append(f"| {' | '.join([f'`{cells[0]}`', *cells[1:]])} |")
+    return "\n".join(lines) + "\n"
