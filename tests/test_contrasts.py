@@ -11,20 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_ebm import tiles
-from ssl_ebm.contrasts import (
-    NWJ,
-    Attract,
-    Contrast,
-    InfoNCE,
-    JensenShannon,
-    LogLoss,
-    Margin,
-    NoiseContrastive,
-    Perceptron,
-    Sigmoid,
-    Spectral,
-    SquareSquare,
-)
+from ssl_ebm.contrasts import Attract, Contrast, InfoNCE, LogLoss, Margin, Perceptron, Spectral, SquareSquare
+from ssl_ebm.discrimination import NWJ, JensenShannon, NoiseContrastive, Sigmoid
 from ssl_ebm.energies import Cosine, Distance, Dot, Energy, SquaredEuclidean
 from ssl_ebm.rows import Listed, Paired, Rows
 from ssl_ebm.tiles import Crossed

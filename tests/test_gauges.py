@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ssl_ebm.codes import Codes, SharedCode
-from ssl_ebm.contrasts import NWJ, Contrast, InfoNCE, JensenShannon, NoiseContrastive, Sigmoid, Spectral
+from ssl_ebm.contrasts import Contrast, InfoNCE, Spectral
+from ssl_ebm.discrimination import NWJ, JensenShannon, NoiseContrastive, Sigmoid
 from ssl_ebm.energies import Bilinear, Cosine, Distance, Dot, Energy, SquaredEuclidean
 from ssl_ebm.gauges import (
     CanonicalCorrelation,

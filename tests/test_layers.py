@@ -37,6 +37,7 @@ LAYERS = [  # from top to bottom
     "queues",
     "graphs",
     "codes",
+    "discrimination",
     "contrasts",
     "gauges",
     "tiles",

@@ -18,7 +18,8 @@ from small import batch_for, constant, gradients, random_batch, select, small_ob
 from torch import Tensor
 
 from ssl_ebm import tiles
-from ssl_ebm.contrasts import Attract, InfoNCE, NoiseContrastive
+from ssl_ebm.contrasts import Attract, InfoNCE
+from ssl_ebm.discrimination import NoiseContrastive
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.energies import Cosine
 from ssl_ebm.evaluation.diagnostics import rankme

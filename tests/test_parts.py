@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 import ssl_ebm
 from ssl_ebm.codes import SharedCode
-from ssl_ebm.contrasts import Attract, InfoNCE, Sigmoid
+from ssl_ebm.contrasts import Attract, InfoNCE
+from ssl_ebm.discrimination import Sigmoid
 from ssl_ebm.energies import Cosine, SquaredEuclidean
 from ssl_ebm.gauges import Gaussian, Offset
 from ssl_ebm.heads import MLP

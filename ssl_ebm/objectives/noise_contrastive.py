@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_ebm.contrasts import NWJ, InfoNCE, JensenShannon, NoiseContrastive, Sigmoid
+from ssl_ebm.contrasts import InfoNCE
+from ssl_ebm.discrimination import NWJ, JensenShannon, NoiseContrastive, Sigmoid
 from ssl_ebm.energies import Bilinear, Cosine, Dot
 from ssl_ebm.heads import MLP, HeadSpec
 from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from ssl_ebm import contrasts, energies, negatives, regularizers, targets
+from ssl_ebm import contrasts, discrimination, energies, negatives, regularizers, targets
 from ssl_ebm.codes import CodeCrossEntropy, Codes, SharedCode
 from ssl_ebm.contrasts import Contrast
 from ssl_ebm.energies import Energy
@@ -58,10 +58,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         "log": contrasts.LogLoss,
         "square_square": contrasts.SquareSquare,
         "spectral": contrasts.Spectral,
-        "jensen_shannon": contrasts.JensenShannon,
-        "nwj": contrasts.NWJ,
-        "sigmoid": contrasts.Sigmoid,
-        "noise_contrastive": contrasts.NoiseContrastive,
+        "jensen_shannon": discrimination.JensenShannon,
+        "nwj": discrimination.NWJ,
+        "sigmoid": discrimination.Sigmoid,
+        "noise_contrastive": discrimination.NoiseContrastive,
     },
     "negatives": {
         "none": negatives.Negatives,
