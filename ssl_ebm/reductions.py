@@ -124,7 +124,7 @@ def logsumexp(x: Factors, tiles: Sequence[Tile], *, safe: bool, whole: bool) -> 
     wanted = [torch.is_grad_enabled() and factor is not None and factor.requires_grad for factor in x]
     one_sided = wanted[0] and not wanted[1] and not wanted[3] and not any(tile.mirrored for tile in tiles)
     fused = _attention is not None and x.f.device.type == "cpu" and x.f.dtype == torch.float32 and x.v is None
-    if one_sided and whole and tiles and fused:  # a fifth faster than by tiles, and half as slow on a busy machine
+    if one_sided and whole and tiles and fused:  # 1.5 times as fast as by tiles for many anchors, as fast for few
         value = _Attention.apply(x.f, x.g)
         return value if x.u is None else value - x.u
     return _LogSumExp.apply(tiles, safe, one_sided, *x)
