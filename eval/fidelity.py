@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.multiprocessing import spawn
 from torch.nn import functional as F
 
 from ssl_ebm.codes import Codes
@@ -220,14 +221,14 @@ def against_lightly() -> None:
 
 def against_oracles() -> None:
     """Largest relative error of value and gradient over two batches, at the papers' constants and at others."""
-    from small import batch_for, gradients, with_gradients
-    from test_objectives import OTHER_CONSTANTS, leaves, oracle_loss, small
+    from small import batch_for, gradients, small_objective, with_gradients
+    from test_objectives import OTHER_CONSTANTS, leaves, oracle_loss
 
     print(f"{'float64 loop oracle':28}{'value':>12}{'gradient':>12}")
     for name in OBJECTIVES:
         value = gradient = 0.0
         for constants in ({}, OTHER_CONSTANTS[name]):
-            objective = small(name, **constants).double()
+            objective = small_objective(name, **constants).double()
             for seed in range(2):
                 batch = with_gradients(batch_for(objective, seed))
                 expected = oracle_loss(name, objective, batch, constants)
@@ -245,12 +246,13 @@ def against_ranks(numbers: list[int]) -> None:
 
     for number in numbers:
         with tempfile.TemporaryDirectory() as folder:
-            found = ranks.run(number, Path(folder))
+            spawn(ranks.work, args=(number, folder), nprocs=number)
+            found = torch.load(f"{folder}/0.pt", weights_only=True)["cases"]
         print(f"\n{f'{number} gloo processes':28}{'ratio - 1':>12}{'1 - cosine':>12}")
         for name in OBJECTIVES:
-            whole = ranks.train(name, slice(None))
+            whole = ranks.train(name)
             ratio = cosine = 0.0
-            for one, two in zip(whole["gradients"], found[0]["objectives"][name]["gradients"], strict=True):
+            for one, two in zip(whole["gradients"], found[name]["gradients"], strict=True):
                 a, b = (torch.cat([part.flatten().double() for part in parts]) for parts in (one, two))
                 if float(a.norm()):
                     ratio = max(ratio, abs(float(b.norm() / a.norm()) - 1))
