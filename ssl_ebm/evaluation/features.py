@@ -160,7 +160,7 @@ class Bank:
             raise FileNotFoundError(f"'{folder}' holds no bank of features: evaluate the run first")
         try:
             about = json.loads((folder / "protocol.json").read_text())
-            splits = {name: _read_split(folder, name) for name in SPLITS}
+            splits = {name: read_split(folder, name) for name in SPLITS}
             shapes = {name: list(split.features.shape) for name, split in splits.items()}
             if shapes != about["shapes"]:
                 raise ValueError(f"shapes are {shapes}, not {about['shapes']}")
@@ -170,7 +170,14 @@ class Bank:
             raise ValueError(f"the bank '{folder}' is damaged ({reason}): delete it and evaluate again") from error
 
 
-def _read_split(folder: Path, name: str) -> Split:
+def read_split(folder: Path, name: str) -> Split:
+    """One split of the bank in `folder`, unchecked.
+
+    Raises:
+        RuntimeError: If faiss cannot read its index.
+        OSError: If there are no labels.
+        ValueError: If the index is of another kind.
+    """
     index = faiss.read_index(str(folder / f"{name}.faiss"))
     if not isinstance(index, faiss.IndexFlatIP):
         raise ValueError(f"{name}.faiss is an {type(index).__name__}, not an IndexFlatIP")
