@@ -1,7 +1,6 @@
 """The linear probe: multinomial logistic regression on frozen features, all regularisation strengths in one solve.
 
-`logistic_regression` is the solver, `classification_scores` what is reported of any classifier, and `linear_probe` the
-protocol that joins them.
+`logistic_regression` is the solver and `linear_probe` the protocol.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from ssl_ebm.evaluation.classification import Standardisation, classification_scores, for_all_classes
 from ssl_ebm.evaluation.features import Bank, Split
 
 STRENGTHS = tuple(np.logspace(-5, 2, 8).tolist())
@@ -179,43 +179,8 @@ def _direction(
     return (coefficient.to(basis)[:, None] @ basis)[:, 0], (coefficient * inner[:, -1]).sum(1)
 
 
-def classification_scores(
-    logits: Float[np.ndarray, "n classes"], labels: Int64[np.ndarray, "n"], *, bins: int = 15
-) -> dict[str, Any]:
-    """What is reported of a classifier.
-
-    Gives `top1`; `top5`, None unless there are more than 5 classes; `per_class` accuracies, None for a class without an
-    image; `confusion` counts [true][predicted]; the expected calibration error `ece` = Σ_b n_b/n |accuracy_b -
-    confidence_b| over `bins` equal bins of the winner's probability (Guo et al. 2017, arXiv 1706.04599); `size`; and
-    `predictions`, for paired statistics. Ties go to the smallest class.
-    """
-    size, classes = logits.shape
-    predicted = logits.argmax(1)
-    correct = predicted == labels
-    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    top5 = None
-    if classes > 5:
-        best = (-logits).argsort(1, kind="stable")[:, :5]
-        known = np.isfinite(logits[np.arange(size), labels])
-        top5 = float(((best == labels[:, None]).any(1) & known).mean())
-    confidence = 1 / np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64).sum(1)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return {
-        "top1": float(correct.mean()),
-        "top5": top5,
-        "per_class": [float(row[c] / row.sum()) if row.any() else None for c, row in enumerate(confusion)],
-        "confusion": confusion.tolist(),
-        "ece": float(np.abs(np.bincount(bin_of, correct - confidence, minlength=bins)).sum() / size),
-        "size": size,
-        "predictions": predicted.tolist(),
-    }
-
-
 class _Probe:
-    """Classifiers fitted on one split, with its standardisation and its classes.
-
-    A feature that is constant there counts for nothing; a class that is absent there is never predicted.
-    """
+    """Classifiers fitted on one split, with its standardisation and its classes; an absent class is never predicted."""
 
     def __init__(
         self,
@@ -228,14 +193,13 @@ class _Probe:
         device: torch.device | str,
     ) -> None:
         x = torch.from_numpy(split.features).to(device)
-        spread, self.mean = torch.std_mean(x, 0, correction=0)
-        self.scale = torch.where(spread > 1e-6 * self.mean.abs(), spread, torch.inf)  # the rest is float32's rounding
+        self.standardise = Standardisation(x)
         self.present, labels = np.unique(split.labels, return_inverse=True)
         if start is not None and start.weights.shape[1] != len(self.present):
             start = None
         y = torch.from_numpy(labels).to(device)
         self.fit = logistic_regression(
-            (x - self.mean).div_(self.scale),
+            self.standardise(x),
             y,
             strengths,
             classes=len(self.present),
@@ -245,10 +209,9 @@ class _Probe:
         )
 
     def logits(self, split: Split, classes: int, member: int = 0) -> Float[np.ndarray, "n classes"]:
-        x = (torch.from_numpy(split.features).to(self.mean) - self.mean).div_(self.scale)
-        logits = x.new_full((len(x), classes), -torch.inf)
-        logits[:, self.present] = x @ self.fit.weights[member].T + self.fit.intercepts[member]
-        return logits.cpu().numpy()
+        x = self.standardise(torch.from_numpy(split.features))
+        logits = x @ self.fit.weights[member].T + self.fit.intercepts[member]
+        return for_all_classes(logits.cpu().numpy(), self.present, classes)
 
 
 def linear_probe(

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 from ssl_ebm.evaluation import linear
 from ssl_ebm.evaluation.features import Bank, Split
-from ssl_ebm.evaluation.linear import classification_scores, linear_probe, logistic_regression
+from ssl_ebm.evaluation.linear import linear_probe, logistic_regression
 
 STRENGTHS = [1e-4, 1e-2, 1.0, 30.0]
 
@@ -211,56 +210,6 @@ def test_impossible_strengths_are_refused(strengths):
 def test_labels_must_hold_every_class(classes):
     with pytest.raises(ValueError, match=f"labels must hold each .* for {classes}"):
         logistic_regression(*problem(), [1.0], classes=classes)
-
-
-def random_logits(n=200, classes=8):
-    random = np.random.default_rng(0)
-    labels = random.integers(0, classes - 1, n)  # the last class has no image
-    return (random.standard_normal((n, classes)) + np.eye(classes)[labels]).astype(np.float32), labels
-
-
-def test_scores_equal_scikit_learn():
-    logits, labels = random_logits()
-    scores = classification_scores(logits, labels)
-    predicted = logits.argmax(1)
-    matrix = confusion_matrix(labels, predicted, labels=range(8))
-    assert scores["top1"] == (predicted == labels).mean()
-    assert scores["top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=range(8)))
-    assert scores["confusion"] == matrix.tolist()
-    assert scores["per_class"][:-1] == pytest.approx(matrix.diagonal()[:-1] / matrix.sum(1)[:-1])
-    assert scores["per_class"][-1] is None
-    assert scores["predictions"] == predicted.tolist() and scores["size"] == 200
-    assert json.loads(json.dumps(scores)) == scores
-
-
-def test_calibration_error_equals_its_definition():
-    logits, labels = random_logits()
-    probability = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
-    confidence, correct = probability.max(1), probability.argmax(1) == labels
-    error = 0.0
-    for b in range(15):
-        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
-        if inside.any():
-            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    assert classification_scores(logits, labels)["ece"] == pytest.approx(error)
-
-
-def test_calibration_error_of_certain_and_of_blind_classifiers():
-    labels = np.arange(30) % 3
-    certain = np.float32(np.eye(3)[labels] * 1000)
-    assert classification_scores(certain, labels)["ece"] == pytest.approx(0, abs=1e-12)
-    assert classification_scores(certain[::-1].copy(), labels)["ece"] == pytest.approx(2 / 3)
-    assert classification_scores(np.zeros((30, 3), np.float32), labels)["ece"] == pytest.approx(0, abs=1e-12)
-
-
-def test_top5_needs_more_than_five_classes_and_a_class_that_can_be_predicted():
-    assert classification_scores(*random_logits(classes=5))["top5"] is None
-    logits = np.full((3, 6), -np.inf, dtype=np.float32)
-    logits[:, 0] = 0
-    scores = classification_scores(logits, np.array([0, 1, 1]))
-    assert scores["top1"] == scores["top5"] == pytest.approx(1 / 3)
-    blind = classification_scores(np.zeros((60, 60), np.float32), np.arange(60))
-    assert blind["top5"] == pytest.approx(5 / 60)
 
 
 def test_probe_equals_the_protocol_spelled_out_with_scikit_learn():

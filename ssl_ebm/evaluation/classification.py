@@ -1,0 +1,81 @@
+"""What all probes share: how features are standardised, and what is reported of a classifier."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+class Standardisation:
+    """Mean 0 and standard deviation 1 for each feature, by the statistics of the split that is fitted.
+
+    A feature that is constant there counts for nothing: it becomes 0.
+    """
+
+    def __init__(self, x: Float[Tensor, "n d"]) -> None:
+        spread, self.mean = torch.std_mean(x, 0, correction=0)
+        self.scale = torch.where(spread > 1e-6 * self.mean.abs(), spread, torch.inf)  # the rest is float32's rounding
+
+    def __call__(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        """Standardised features."""
+        return (x.to(self.mean) - self.mean).div_(self.scale)
+
+
+def for_all_classes(
+    scores: Float[np.ndarray, "n present"], present: Int64[np.ndarray, "present"], classes: int
+) -> Float[np.ndarray, "n classes"]:
+    """Scores of the classes that were fitted, in their columns; -∞ in those of the others."""
+    spread = np.full((len(scores), classes), -np.inf, dtype=scores.dtype)
+    spread[:, present] = scores
+    return spread
+
+
+def class_accuracies(
+    predicted: Int64[np.ndarray, "n"], labels: Int64[np.ndarray, "n"], classes: int
+) -> list[float | None]:
+    """The part of each class's images that is predicted right; None for a class without an image."""
+    size = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[predicted == labels], minlength=classes)
+    return [float(r / s) if s else None for r, s in zip(right, size, strict=True)]
+
+
+def classification_scores(
+    scores: Float[np.ndarray, "n classes"],
+    labels: Int64[np.ndarray, "n"],
+    *,
+    logits: bool = True,
+    bins: int = 15,
+) -> dict[str, Any]:
+    """What is reported of a classifier, by the scores that it gives each class.
+
+    Gives `top1`; `top5`, None unless there are more than 5 classes; `per_class` accuracies, None for a class without an
+    image; `confusion` counts [true][predicted]; the expected calibration error `ece` = Σ_b n_b/n |accuracy_b -
+    confidence_b| over `bins` equal bins of the winner's probability (Guo et al. 2017, arXiv 1706.04599), None unless
+    the scores are `logits`; `size`; and `predictions`, for paired statistics. Ties go to the smallest class.
+    """
+    size, classes = scores.shape
+    predicted = scores.argmax(1)
+    correct = predicted == labels
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    top5 = None
+    if classes > 5:
+        best = (-scores).argsort(1, kind="stable")[:, :5]
+        known = np.isfinite(scores[np.arange(size), labels])
+        top5 = float(((best == labels[:, None]).any(1) & known).mean())
+    return {
+        "top1": float(correct.mean()),
+        "top5": top5,
+        "per_class": class_accuracies(predicted, labels, classes),
+        "confusion": confusion.tolist(),
+        "ece": _calibration_error(scores, correct, bins) if logits else None,
+        "size": size,
+        "predictions": predicted.tolist(),
+    }
+
+
+def _calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int) -> float:
+    confidence = 1 / np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64).sum(1)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(bin_of, correct - confidence, minlength=bins)).sum() / len(correct))
