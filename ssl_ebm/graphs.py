@@ -155,6 +155,8 @@ def create_graph(name: str, *, file: str | None = None, k: int = 10) -> Graph:
         ValueError: Unknown name, or a file that cannot be had or does not fit.
     """
     if name == "labels":
+        if file is not None:
+            raise ValueError(f"graph 'labels' reads the data's labels and no file, got file={file}: leave it out")
         return Labels()
     if name not in ("adjacency", "knn"):
         raise ValueError(unknown("graph", name, ["labels", "adjacency", "knn"]))

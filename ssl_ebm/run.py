@@ -107,6 +107,11 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
             f"objective {config.objective['name']} needs at least {objective.least_batch()} images together, got "
             f"training.batch_size={batch} in {config.training.accumulate} part(s): take more, or a smaller projector"
         )
+    if objective.target.classes not in (None, splits.num_classes):
+        raise ValueError(
+            f"objective {config.objective['name']} tells {objective.target.classes} classes apart and {splits.name} "
+            f"has {splits.num_classes}: set objective.projector.out={splits.num_classes}"
+        )
     statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
     torch.manual_seed(config.seed)
     encoder = build_encoder(

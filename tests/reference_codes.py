@@ -120,4 +120,15 @@ def msn(
     return predict_codes(q, p) + entropy_weight * (math.log(len(prototypes)) - cross_entropy(average, average))
 
 
-ORACLES: dict[str, Callable[..., Tensor]] = {oracle.__name__: oracle for oracle in (dino, swav, msn)}
+def supervised(z: Tensor, *, label: Sequence[int], temperature: float = 1.0) -> Tensor:
+    """LeCun et al. 2006, negative log-likelihood of E(x, y) = -f_y(x) / τ; images without a label cost nothing."""
+    views, n = z.shape[:2]
+    costs = []
+    for v in range(views):
+        for i in range(n):
+            p = softmax(list(z[v, i]), temperature)
+            costs.append(-torch.log(p[label[i]]) if label[i] >= 0 else 0 * z[v, i].sum())
+    return mean(costs)
+
+
+ORACLES: dict[str, Callable[..., Tensor]] = {oracle.__name__: oracle for oracle in (dino, swav, msn, supervised)}

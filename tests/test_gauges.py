@@ -304,7 +304,7 @@ GAUGES: dict[type[Gauge] | None, list[str]] = {
     Offset: ["nce", "nwj", "siglip"],
     Ratio: ["spectral"],
     Gaussian: ["vicreg", "barlow_twins", "wmse", "corinfomax", "lejepa"],
-    Gauge: ["jsd", "dino", "swav", "msn"],
+    Gauge: ["jsd", "dino", "swav", "msn", "supervised"],
     None: [
         *("moco_v3", "nnclr", "dclw", "triplet", "square_square", "align_uniform"),
         *("tico", "mmcr", "mcr2", "emp_ssl", "ssl_hsic", "byol", "simsiam", "directpred"),

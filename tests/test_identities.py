@@ -69,6 +69,7 @@ def test_values_at_the_collapse(images: int) -> None:
         ("dino", math.log(DIM)),
         ("swav", math.log(5)),
         ("msn", math.log(5)),
+        ("supervised", math.log(DIM)),
     ],
 )
 def test_values_without_information(name: str, value: float) -> None:
@@ -324,6 +325,7 @@ def test_heads_of_the_papers() -> None:
         ),
         "swav": (MLP(hidden=(2048,), out=128), None),
         "msn": (MLP(hidden=(2048, 2048), out=256, activation="gelu"), None),
+        "supervised": (MLP(hidden=(), out=10), None),
         "simsiam": (MLP(hidden=(2048, 2048), out=2048, output_norm="batch_no_affine"), MLP(hidden=(512,), out=2048)),
     }
     for name, heads in expected.items():

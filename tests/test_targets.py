@@ -9,11 +9,12 @@ import torch
 from small import BANK, DIM, random_batch, small_objective
 from torch.nn import functional as F
 
+from ssl_ebm.assignments import Centred, Equipartition, Labels
 from ssl_ebm.codes import Codes
 from ssl_ebm.embeddings import Embeddings
 from ssl_ebm.negatives import Memory
 from ssl_ebm.objectives import OBJECTIVES
-from ssl_ebm.targets import Centred, Equipartition, NearestNeighbour, StopGradient, Target, Teacher
+from ssl_ebm.targets import NearestNeighbour, StopGradient, Target, Teacher
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -61,6 +62,14 @@ def test_momentum_of_the_papers() -> None:
     msn = small_objective("msn")
     msn.set_progress(0.25)
     assert msn.teacher_momentum == pytest.approx(0.997, abs=1e-12)  # linear
+
+
+def test_labels_are_codes() -> None:
+    batch = replace(random_batch(images=4), label=torch.tensor([2, 0, -1, 1]))
+    expected = torch.tensor([[0, 0, 1], [1, 0, 0], [0, 0, 0], [0, 1, 0]]).double()
+    assert torch.equal(Labels(count=3)(batch), expected.expand(2, -1, -1))
+    with pytest.raises(ValueError, match=r"a target of labels needs Embeddings\(label=\.\.\.\), got None"):
+        Labels(count=3)(replace(batch, label=None))
 
 
 @pytest.mark.parametrize("chunk", [3, 4, 9, 100])

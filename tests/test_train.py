@@ -110,6 +110,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, mo
     head = {"hidden": [16], "out": 8}
     small = {"projector": head | ({"prototypes": 24} if objective == "dino" else {}), "predictor": head}
     small |= {name: value for name, value in SMALL.items() if name != "bank_size"} | {"queue_size": 40}
+    small |= {"projector": {"out": 3}} if objective == "supervised" else {}
     known = objective_arguments(objective)
     choice = {"name": objective} | {name: value for name, value in small.items() if name in known}
     assert_same_run(*whole_and_resumed(tmp_path, monkeypatch, objective=choice))
@@ -248,6 +249,10 @@ def test_knn_runs_during_training_and_does_not_change_it(tmp_path):
         ({"training__device": "tpu9"}, "use auto or cpu"),
         ({"objective": {"name": "simclrr"}}, "did you mean 'simclr'"),
         ({"objective": {"name": "nce", "bank_size": 5}}, "120 training images"),
+        (
+            {"objective": {"name": "supervised"}},
+            "10 classes apart and stripes has 3: set objective.projector.out=3",
+        ),
         ({"encoder__name": "resnet19"}, "did you mean 'resnet18'"),
         ({"views": {"name": "gray"}}, "grey"),
         ({"views": {"name": "grey", "local_views": 2, "local_size": 13}}, "local_size must be in .1, 12.*got 13"),

@@ -40,6 +40,7 @@ from ssl_ebm.objectives.regularized import (
     vicreg,
     wmse,
 )
+from ssl_ebm.objectives.supervised import supervised
 
 __all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
 
@@ -85,6 +86,9 @@ FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
         "dino": dino,
         "swav": swav,
         "msn": msn,
+    },
+    "supervised": {
+        "supervised": supervised,
     },
 }
 

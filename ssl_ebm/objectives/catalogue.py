@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from ssl_ebm.assignments import CodeTarget, Labels
 from ssl_ebm.contrasts import Contrast
 from ssl_ebm.energies import DirectPrediction
 from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives, Negatives
 from ssl_ebm.objectives import FAMILIES, OBJECTIVES, create_objective, objective_arguments
 from ssl_ebm.objectives.objective import Objective
 from ssl_ebm.objectives.parts import PARTS
-from ssl_ebm.targets import CodeTarget, NearestNeighbour, StopGradient, Target, Teacher
+from ssl_ebm.targets import NearestNeighbour, StopGradient, Target, Teacher
 
 _NAMES = {build: name for parts in PARTS.values() for name, build in parts.items()}
 _PHRASES = {  # where the part's name does not say how it limits the volume
@@ -28,6 +29,7 @@ _PHRASES = {  # where the part's name does not say how it limits the volume
     "spectral": "squares",
     "gaussianity": "sliced Gaussianity",
     "centred": "centring and sharpening",
+    "label": "labels",
 }
 
 
@@ -86,6 +88,7 @@ def _energy(objective: Objective) -> str:
         (StopGradient, "sg z'"),
         (NearestNeighbour, "nn z'"),
         (Memory, "m"),
+        (Labels, "y"),
     ]
     other = next((symbol for kind, symbol in symbols if isinstance(inner, kind)), "z'")
     other = "z̄" if objective.pairing == "mean" else other
@@ -100,7 +103,7 @@ def _volume(objective: Objective) -> str:
         limits.append(f"{_part(contrast)} over {_where(objective.negatives)}")
         limits[0] += ", compatible by label" if objective.by_label else ""
     limits += [_part(regularizer) for regularizer in objective.regularizers.values()]
-    if isinstance(objective.target, CodeTarget):
+    if isinstance(objective.target, (CodeTarget, Labels)):
         limits.append(_part(objective.target))
     if not limits or not objective.conservative:
         inner = objective.target.of if isinstance(objective.target, CodeTarget) else objective.target
@@ -173,11 +176,11 @@ def as_markdown(entries: list[Entry]) -> str:
         "# The catalogue",
         "",
         "Made by `ssl-ebm objectives --markdown > docs/objectives.md`. z is a projection, p a prediction, t a",
-        "teacher's projection, z̄ the mean of an image's views, m its memory, nn a nearest neighbour, sg stop-gradient.",
-        "*Gradient*: whether the update is the gradient of any function. *Surrogate*: the loss is one of the whole",
-        "batch, and the energy stands in for it to score pairs. *Order*: only the order of energies is known; else",
-        "the last column but one makes energies of different objectives comparable (`EnergyModel.canonical`). Sizes",
-        "are the papers'.",
+        "teacher's projection, z̄ the mean of an image's views, m its memory, y its label, nn a nearest neighbour, sg",
+        "stop-gradient. *Gradient*: whether the update is the gradient of a function. *Surrogate*: the loss is one of",
+        "the whole batch, and the energy stands in for it to score pairs. *Order*: only the order of energies is",
+        "known; else the last column but one makes energies of different objectives comparable",
+        "(`EnergyModel.canonical`). Sizes are the papers'.",
     ]
     for family in dict.fromkeys(e.family for e in entries):
         lines += ["", f"## {family.replace('_', '-').capitalize()}", "", f"| {' | '.join(COLUMNS)} |"]

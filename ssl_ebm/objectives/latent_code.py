@@ -6,12 +6,13 @@ the code that it shares, -log Σ_k p(k|x) p(k|x') / p(k).
 
 from __future__ import annotations
 
+from ssl_ebm.assignments import Centred, Equipartition
 from ssl_ebm.codes import CodeCrossEntropy, Codes, SharedCode
 from ssl_ebm.contrasts import Attract
 from ssl_ebm.heads import MLP, HeadSpec
 from ssl_ebm.objectives.objective import Objective
 from ssl_ebm.regularizers import KoLeo, MeanEntropy
-from ssl_ebm.targets import Centred, Equipartition, StopGradient, Target, Teacher
+from ssl_ebm.targets import StopGradient, Target, Teacher
 
 DINO_PROJECTOR = MLP(
     hidden=(2048, 2048), out=256, activation="gelu", hidden_norm=False, prototypes=65536, frozen_prototypes=0.01
@@ -34,8 +35,9 @@ def dino(
     """H(softmax((t - C)/τ_t), softmax(z/τ_s)): self-distillation from a teacher with centring and sharpening.
 
     The mean over pairs of a global target view and another view, 2 (V - 1) of them. C is updated after scoring.
-    `assignment` "sinkhorn" replaces the centring by 3 iterations over all ranks' batch, as in DINOv2, which also adds
-    KoLeo on the features of the global views (weight .1; here over the whole batch, there within a GPU).
+    `assignment` "sinkhorn" replaces the centring, whose momentum is then not used, by 3 iterations over all ranks'
+    batch, as in DINOv2, which also adds KoLeo on the features of the global views (weight .1; here over the whole
+    batch, there within a GPU).
     Source: Caron et al. 2021, arXiv 2104.14294 (facebookresearch/dino): 65536 codes, τ_s .1, τ_t .04, m .9, momentum
     .996 → 1 (.9995 at batch 256), 2048-2048-256 GELU head, last layer frozen for 1 of 100 epochs; Oquab et al. 2023,
     arXiv 2304.07193: τ_t from .04 to .07 over the first 30 epochs.
@@ -46,7 +48,13 @@ def dino(
         raise ValueError(f"assignment must be 'centring' or 'sinkhorn', got {assignment!r}")
     target: Target
     if assignment == "sinkhorn":
-        target = Equipartition(of=teacher, codes=codes, epsilon=teacher_temperature)
+        target = Equipartition(
+            of=teacher,
+            codes=codes,
+            epsilon=teacher_temperature,
+            warmup_epsilon=warmup_teacher_temperature,
+            warmup=warmup,
+        )
     else:
         target = Centred(
             of=teacher,

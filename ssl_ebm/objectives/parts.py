@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from ssl_ebm import contrasts, discrimination, energies, negatives, regularizers, targets
+from ssl_ebm import assignments, contrasts, discrimination, energies, negatives, regularizers, targets
 from ssl_ebm.codes import CodeCrossEntropy, Codes, SharedCode
 from ssl_ebm.contrasts import Contrast
 from ssl_ebm.energies import Energy
@@ -75,8 +75,9 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         "teacher": targets.Teacher,
         "nearest_neighbour": targets.NearestNeighbour,
         "memory": negatives.Memory,
-        "centred": targets.Centred,
-        "equipartition": targets.Equipartition,
+        "centred": assignments.Centred,
+        "equipartition": assignments.Equipartition,
+        "label": assignments.Labels,
     },
     "regularizers": {
         "variance": regularizers.Variance,
