@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -70,7 +71,10 @@ def _train(run: Run) -> None:
         print(describe(run), flush=True)
     network = _wrap(run)
     monitor = Monitor(run.splits, run.model.encoder, run.compute, step=run.step)
-    bar = tqdm(total=run.total_steps, initial=run.step, unit="update", disable=not main, dynamic_ncols=True)
+    every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log file is not a terminal
+    bar = tqdm(
+        total=run.total_steps, initial=run.step, unit="update", disable=not main, dynamic_ncols=True, mininterval=every
+    )
     log_file = open(run.directory.metrics, "a") if main else nullcontext()
     with bar, log_file as log, Interrupt() as interrupt:
         while run.step < run.total_steps:
