@@ -13,14 +13,16 @@ import json
 import shlex
 import tempfile
 import time
+from functools import partial
 
 import numpy as np
 import torch
 
 import ssl_ebm
+from ssl_ebm.evaluation.classification import Classifiers
 from ssl_ebm.evaluation.features import Split, extract
 from ssl_ebm.evaluation.knn import knn_grid
-from ssl_ebm.evaluation.linear import _Probe
+from ssl_ebm.evaluation.linear import logistic_regression
 from ssl_ebm.run import prepare
 from ssl_ebm.train import update
 
@@ -49,14 +51,13 @@ def candidate(config_file: str, overrides: list[str]) -> dict[str, float]:
     train, held = splits.train.subset(torch.arange(20000)), splits.validation
     parts = [Split(extract(model.features, part.images), part.labels.numpy()) for part in (train, held)]
     grid = knn_grid(parts[0].features, parts[0].labels, parts[1].features, parts[1].labels, classes=splits.num_classes)
-    strengths = [1e-4, 1e-3, 1e-2, 1e-1]
-    probe = _Probe(parts[0], strengths, start=None, tolerance=1e-4, max_iterations=200, device="cpu")
-    linear = [(probe.logits(parts[1], splits.num_classes, i).argmax(1) == parts[1].labels).mean() for i in range(4)]
+    fit = partial(logistic_regression, strengths=[1e-4, 1e-3, 1e-2, 1e-1], max_iterations=200)
+    linear = Classifiers(parts[0], fit).accuracies(parts[1], splits.num_classes)
     knn = grid.weighted[grid.ks.index(20)][grid.temperatures.index(0.07)]
     return {
         "knn": knn,
         "knn_best": float(np.max(grid.weighted)),
-        "linear": float(max(linear)),
+        "linear": max(linear),
         "seconds": round(seconds),
     }
 

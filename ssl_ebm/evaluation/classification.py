@@ -1,11 +1,14 @@
-"""What all probes share: how features are standardised, and what is reported of a classifier."""
+"""What all probes share: classifiers on standardised features, and what is reported of a classifier."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from ssl_ebm.evaluation.features import Split
 
 
 class Standardisation:
@@ -23,13 +26,54 @@ class Standardisation:
         return (x.to(self.mean) - self.mean).div_(self.scale)
 
 
-def for_all_classes(
-    scores: Float[np.ndarray, "n present"], present: Int64[np.ndarray, "present"], classes: int
-) -> Float[np.ndarray, "n classes"]:
-    """Scores of the classes that were fitted, in their columns; -∞ in those of the others."""
-    spread = np.full((len(scores), classes), -np.inf, dtype=scores.dtype)
-    spread[:, present] = scores
-    return spread
+class Fitted(Protocol):
+    """Linear classifiers, one a member of a sweep: scores are x Wᵀ + b."""
+
+    @property
+    def weights(self) -> Float[Tensor, "members classes d"]:
+        """W."""
+
+    @property
+    def intercepts(self) -> Float[Tensor, "members classes"]:
+        """B."""
+
+
+F = TypeVar("F", bound=Fitted)
+
+
+class Classifiers(Generic[F]):
+    """A sweep of linear classifiers with the standardisation and the classes of the split that they are fitted on.
+
+    Attributes:
+        fit: What `fit(x, labels, classes=...)` gave for standardised features and labels without gaps.
+        present: Classes of the split; a class that is absent there scores -∞ and is never predicted.
+    """
+
+    def __init__(self, split: Split, fit: Callable[..., F], *, device: torch.device | str = "cpu") -> None:
+        x = torch.from_numpy(split.features).to(device)
+        self.standardise = Standardisation(x)
+        self.present, labels = np.unique(split.labels, return_inverse=True)
+        if len(self.present) < 2:
+            raise ValueError(f"labels must hold at least two classes, got class {self.present[0]} only")
+        self.fit = fit(self.standardise(x), torch.from_numpy(labels).to(device), classes=len(self.present))
+
+    def scores(self, split: Split, classes: int, member: int = 0) -> Float[np.ndarray, "n classes"]:
+        """Scores of all classes by one member."""
+        weights, intercepts = self.fit.weights[member], self.fit.intercepts[member]
+        x = self.standardise(torch.from_numpy(split.features)).to(weights)
+        scores = (x @ weights.T + intercepts).cpu().numpy()
+        spread = np.full((len(scores), classes), -np.inf, dtype=scores.dtype)
+        spread[:, self.present] = scores
+        return spread
+
+    def accuracies(self, split: Split, classes: int) -> list[float]:
+        """Of each member."""
+        members = range(len(self.fit.weights))
+        return [float((self.scores(split, classes, i).argmax(1) == split.labels).mean()) for i in members]
+
+    def unseen(self, classes: int) -> list[int]:
+        """Classes that are absent from the split."""
+        return sorted(set(range(classes)) - set(self.present.tolist()))
 
 
 def class_accuracies(

@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from ssl_ebm.evaluation.classification import class_accuracies
 from ssl_ebm.evaluation.features import Bank, check_features
 
 KS = (10, 20, 100, 200)
@@ -110,7 +111,8 @@ def knn_grid(
 ) -> KnnResult:
     """Accuracy of weighted kNN for every k and T, from one search at the largest k.
 
-    Classes may be missing from the queries. A k above the bank's size means the whole bank.
+    Classes may be missing from the queries, and there may be more classes than neighbours: only those of the neighbours
+    get votes. A k above the bank's size means the whole bank.
 
     Raises:
         ValueError: If `check_features` refuses bank or queries, the bank holds one class only (any classifier would be
@@ -123,8 +125,8 @@ def knn_evaluate(bank: Bank, *, ks: Sequence[int] = KS, temperatures: Sequence[f
     """The protocol: k and T chosen on validation against train; test read once against train and validation.
 
     Gives `headline` (k = 20, T = .07, fixed beforehand) and `chosen` (the first best on validation in the order of the
-    grid, uniform weights, `temperature` None, last), each with its test predictions for paired statistics, and both
-    grids.
+    grid, uniform weights, `temperature` None, last), each with its accuracy for each class and its test predictions for
+    paired statistics, and both grids.
 
     Raises:
         ValueError: As `knn_grid`.
@@ -142,6 +144,7 @@ def knn_evaluate(bank: Bank, *, ks: Sequence[int] = KS, temperatures: Sequence[f
             "temperature": temperatures[j] if j < len(temperatures) else None,
             "accuracy": (final.weighted[i] + [final.uniform[i]])[j],
             "validation_accuracy": float(on_validation[i, j]),
+            "per_class": class_accuracies(predicted[i, j], test.labels, classes),
             "predictions": predicted[i, j].tolist(),
         }
 

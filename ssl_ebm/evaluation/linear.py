@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssl_ebm.evaluation.classification import Standardisation, classification_scores, for_all_classes
-from ssl_ebm.evaluation.features import Bank, Split
+from ssl_ebm.evaluation.classification import Classifiers, classification_scores
+from ssl_ebm.evaluation.features import Bank
 
 STRENGTHS = tuple(np.logspace(-5, 2, 8).tolist())
 HISTORY = 10  # pairs that L-BFGS remembers
@@ -179,41 +179,6 @@ def _direction(
     return (coefficient.to(basis)[:, None] @ basis)[:, 0], (coefficient * inner[:, -1]).sum(1)
 
 
-class _Probe:
-    """Classifiers fitted on one split, with its standardisation and its classes; an absent class is never predicted."""
-
-    def __init__(
-        self,
-        split: Split,
-        strengths: Sequence[float],
-        *,
-        start: Fit | None,
-        tolerance: float,
-        max_iterations: int,
-        device: torch.device | str,
-    ) -> None:
-        x = torch.from_numpy(split.features).to(device)
-        self.standardise = Standardisation(x)
-        self.present, labels = np.unique(split.labels, return_inverse=True)
-        if start is not None and start.weights.shape[1] != len(self.present):
-            start = None
-        y = torch.from_numpy(labels).to(device)
-        self.fit = logistic_regression(
-            self.standardise(x),
-            y,
-            strengths,
-            classes=len(self.present),
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            start=start,
-        )
-
-    def logits(self, split: Split, classes: int, member: int = 0) -> Float[np.ndarray, "n classes"]:
-        x = self.standardise(torch.from_numpy(split.features))
-        logits = x @ self.fit.weights[member].T + self.fit.intercepts[member]
-        return for_all_classes(logits.cpu().numpy(), self.present, classes)
-
-
 def linear_probe(
     bank: Bank,
     *,
@@ -232,15 +197,13 @@ def linear_probe(
         ValueError: If a strength is out of its range or the train split holds fewer than two classes.
     """
     strengths = sorted(strengths)
-    fit = partial(_Probe, tolerance=tolerance, max_iterations=max_iterations, device=device)
-    sweep = fit(bank.train, strengths, start=None)
-    held = bank.validation
-    curve = [
-        float((sweep.logits(held, bank.classes, i).argmax(1) == held.labels).mean()) for i in range(len(strengths))
-    ]
-    best = int(np.argmax(curve))
-    start = Fit(*(part[best : best + 1] for part in sweep.fit))
-    final = fit(bank.full_train(), strengths[best : best + 1], start=start)
+    fit = partial(logistic_regression, tolerance=tolerance, max_iterations=max_iterations)
+    sweep = Classifiers(bank.train, partial(fit, strengths=strengths), device=device)
+    curve = sweep.accuracies(bank.validation, bank.classes)
+    best, whole = int(np.argmax(curve)), bank.full_train()
+    same_classes = np.array_equal(np.unique(whole.labels), sweep.present)
+    start = Fit(*(part[best : best + 1] for part in sweep.fit)) if same_classes else None
+    final = Classifiers(whole, partial(fit, strengths=strengths[best : best + 1], start=start), device=device)
     return {
         "protocol": "lbfgs",
         "strength": strengths[best],
@@ -251,6 +214,6 @@ def linear_probe(
         "iterations": sweep.fit.iterations.tolist(),
         "refit_converged": bool(final.fit.converged.item()),
         "refit_iterations": int(final.fit.iterations.item()),
-        "unseen_classes": sorted(set(range(bank.classes)) - set(final.present.tolist())),
-        "test": classification_scores(final.logits(bank.test, bank.classes), bank.test.labels),
+        "unseen_classes": final.unseen(bank.classes),
+        "test": classification_scores(final.scores(bank.test, bank.classes), bank.test.labels),
     }

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,11 +7,12 @@ import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 from ssl_ebm.evaluation.classification import (
+    Classifiers,
     Standardisation,
     class_accuracies,
     classification_scores,
-    for_all_classes,
 )
+from ssl_ebm.evaluation.features import Split
 
 
 def random_logits(n=200, classes=8):
@@ -75,8 +77,16 @@ def test_class_accuracies_are_the_confusion_matrix_s_diagonal():
 
 
 def test_absent_classes_score_minus_infinity():
-    scores = for_all_classes(np.float32([[1, 2], [4, 3]]), np.array([1, 3]), 4)
-    assert scores.tolist() == [[-np.inf, 1, -np.inf, 2], [-np.inf, 4, -np.inf, 3]]
+    def fit(x, labels, *, classes):
+        assert labels.tolist() == [0, 1, 1] and classes == 2
+        return SimpleNamespace(weights=torch.tensor([[[1.0], [-1.0]]]), intercepts=torch.tensor([[0.5, 0.0]]))
+
+    split = Split(np.float32([[0], [1], [2]]), np.array([1, 3, 3]))
+    sweep = Classifiers(split, fit)
+    root = np.sqrt(1.5)
+    expected = [[-np.inf, 0.5 + z, -np.inf, -z] for z in (-root, 0, root)]
+    assert sweep.scores(split, 4) == pytest.approx(np.float32(expected))
+    assert sweep.unseen(4) == [0, 2] and sweep.accuracies(split, 4) == [pytest.approx(0)]
 
 
 def test_standardisation_is_by_the_fitted_split_and_silences_constants():
