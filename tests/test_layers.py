@@ -9,7 +9,7 @@ import pytest
 import ssl_ebm
 
 ROOT = Path(ssl_ebm.__file__).parent
-PACKAGES = ("evaluation", "objectives", "regularizers")  # one layer each; inside, no cycles
+PACKAGES = ("evaluation", "generative", "objectives", "regularizers")  # one layer each; inside, no cycles
 
 LAYERS = [  # from top to bottom
     "cli",
@@ -27,6 +27,7 @@ LAYERS = [  # from top to bottom
     "augmentation",
     "data",
     "optim",
+    "generative",
     "encoder",
     "evaluation",
     "objectives",
@@ -48,6 +49,7 @@ LAYERS = [  # from top to bottom
     "selections",
     "softplus",
     "energies",
+    "label_energy",
     "heads",
     "stem",
     "embeddings",

@@ -1,0 +1,107 @@
+"""Energies of an image, E(x), from what an encoder gives of it: one number an image, low where the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_ebm.energies import Energy
+from ssl_ebm.label_energy import LabelEnergy
+
+
+class ScalarHead(nn.Module):
+    """E(x) = MLP(features), with SiLU between layers: a smooth energy has a gradient that Langevin dynamics can use.
+
+    Args:
+        features: Dimension of the features.
+        hidden: Widths of the hidden layers; () is linear.
+    """
+
+    def __init__(self, features: int, *, hidden: Sequence[int] = (128,)) -> None:
+        super().__init__()
+        widths = (features, *hidden)
+        if min(widths) < 1:
+            raise ValueError(f"head widths must be >= 1, got {widths}")
+        layers: list[nn.Module] = []
+        for below, above in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(below, above), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """E of each image."""
+        return self.layers(features)[:, 0]
+
+
+class LogitsHead(nn.Module):
+    """JEM: E(x) = -log Σ_y exp(f_y(x) / τ), the free energy of a `LabelEnergy` (Grathwohl et al., arXiv 1912.03263).
+
+    It has no parameters: the projector gives the logits, and whatever trains them as a classifier trains E(x, y).
+
+    Args:
+        temperature: τ.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.label_energy = LabelEnergy(temperature=temperature)
+
+    def forward(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """E of each image, its label summed out."""
+        return self.label_energy.free_energy(logits)
+
+
+class JointHead(nn.Module):
+    """EBCLR: E(x) = -log Σ_j exp(-E(x, x'_j) / τ), the marginal of the joint energy over a batch of views.
+
+    It has no parameters: whatever shapes E(x) shapes the joint embedding. The energies of this library hold their
+    temperature already, so τ is 1 but for an energy without one (Kim and Ye 2022, arXiv 2202.04933: E is the squared
+    distance of unit vectors, τ = .1).
+
+    Args:
+        energy: The joint energy of projections; it belongs to the objective.
+        temperature: τ.
+    """
+
+    def __init__(self, energy: Energy, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        self.joint = (energy,)  # not a submodule: its parameters are the objective's
+        self.temperature = float(temperature)
+
+    def forward(self, projection: Float[Tensor, "n d"], bank: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:
+        """E of each image against the projections of a batch of views."""
+        return -(-self.joint[0].cross(projection, bank) / self.temperature).logsumexp(1)
+
+
+class NormHead(nn.Module):
+    """CLEL: E(x) = ½‖f(x)‖², and p(x, z) ∝ exp(-½‖f(x)‖² + β ⟨g(f(x)), z⟩) with g and z on the unit sphere.
+
+    ∫ exp(β ⟨g, z⟩) dz over the sphere is the same for every unit vector g, so the marginal over z is exp(-E(x)) up to a
+    constant. Lee et al. 2023, arXiv 2303.03023. There f and the encoder of z are two networks; here they share the
+    backbone.
+
+    Args:
+        features: Dimension of f(x).
+        latent: Dimension of z.
+        concentration: β.
+    """
+
+    def __init__(self, features: int, *, latent: int, concentration: float = 0.01) -> None:
+        super().__init__()
+        if latent < 2 or not concentration >= 0:
+            raise ValueError(f"latent must be >= 2 and concentration >= 0, got {latent} and {concentration}")
+        self.concentration = float(concentration)
+        self.direction = nn.Linear(features, latent)
+
+    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """½‖f‖² of each image."""
+        return features.square().sum(1) / 2
+
+    def alignment(self, features: Float[Tensor, "n d"], z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """E(x, z) - E(x) = -β ⟨g(f), z/‖z‖⟩."""
+        cosine = (F.normalize(self.direction(features), dim=1) * F.normalize(z, dim=1)).sum(1)
+        return -self.concentration * cosine

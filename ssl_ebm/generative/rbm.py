@@ -1,0 +1,97 @@
+"""The restricted Boltzmann machine: the classical energy-based model, and small ones are known exactly."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MOST_ENUMERATED = 20  # units of the smaller layer
+
+
+class RBM(nn.Module):
+    """E(v, h) = -vᵀ W h - bᵀ v - cᵀ h over binary units; p(v, h) ∝ exp(-E).
+
+        F(v) = -log Σ_h exp(-E(v, h)) = -bᵀ v - Σ_j softplus(c_j + (vᵀ W)_j)
+
+    Smolensky 1986; trained by persistent contrastive divergence (Tieleman 2008): the loss
+    `maximum_likelihood(F(data), F(chains))` with chains moved on by `gibbs`.
+
+    Args:
+        visible: Number of visible units.
+        hidden: Number of hidden units.
+        spread: Standard deviation of the first weights; biases start at 0.
+        generator: Of the weights.
+
+    Raises:
+        ValueError: There are no units.
+    """
+
+    def __init__(
+        self, visible: int, hidden: int, *, spread: float = 0.01, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if visible < 1 or hidden < 1:
+            raise ValueError(f"visible and hidden must be >= 1, got {visible} and {hidden}")
+        self.weight = nn.Parameter(spread * torch.randn(visible, hidden, generator=generator))
+        self.visible_bias = nn.Parameter(torch.zeros(visible))
+        self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+
+    def energy(self, v: Float[Tensor, "n visible"], h: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """E(v_i, h_i)."""
+        return -((v @ self.weight) * h).sum(1) - v @ self.visible_bias - h @ self.hidden_bias
+
+    def forward(self, v: Float[Tensor, "n visible"], beta: float = 1.0) -> Float[Tensor, " n"]:
+        """F(v), hidden units summed out, of β E."""
+        hidden = F.softplus(beta * (v @ self.weight + self.hidden_bias)).sum(1)
+        return -beta * (v @ self.visible_bias) - hidden
+
+    def hidden_probability(self, v: Float[Tensor, "n visible"], beta: float = 1.0) -> Float[Tensor, "n hidden"]:
+        """p(h_j = 1 | v) of β E."""
+        return torch.sigmoid(beta * (v @ self.weight + self.hidden_bias))
+
+    def visible_probability(self, h: Float[Tensor, "n hidden"], beta: float = 1.0) -> Float[Tensor, "n visible"]:
+        """p(v_i = 1 | h) of β E."""
+        return torch.sigmoid(beta * (h @ self.weight.T + self.visible_bias))
+
+    @torch.no_grad()
+    def gibbs(
+        self,
+        v: Float[Tensor, "n visible"],
+        *,
+        sweeps: int = 1,
+        beta: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n visible"]:
+        """Visible units after so many sweeps: all hidden units given the visible ones, then the other way round."""
+        if sweeps < 1:
+            raise ValueError(f"sweeps must be >= 1, got {sweeps}")
+        for _ in range(sweeps):
+            h = torch.bernoulli(self.hidden_probability(v, beta), generator=generator)
+            v = torch.bernoulli(self.visible_probability(h, beta), generator=generator)
+        return v
+
+    def log_partition(self) -> Float[Tensor, ""]:
+        """Log Z by enumeration of the smaller layer; differentiable.
+
+        Raises:
+            ValueError: Both layers are too large to enumerate.
+        """
+        visible, hidden = self.weight.shape
+        if min(visible, hidden) > MOST_ENUMERATED:
+            raise ValueError(
+                f"log Z is enumerated up to {MOST_ENUMERATED} units in the smaller layer, got {visible} and {hidden}: "
+                "estimate it with ais.rbm_log_partition"
+            )
+        states = all_states(min(visible, hidden)).to(self.weight)
+        if visible <= hidden:
+            return (-self(states)).logsumexp(0)
+        other = F.softplus(states @ self.weight.T + self.visible_bias).sum(1)
+        return (states @ self.hidden_bias + other).logsumexp(0)
+
+
+def all_states(units: int) -> Float[Tensor, "states units"]:
+    """All 2^units binary vectors; the first unit changes slowest."""
+    number = torch.arange(2**units)
+    return (number[:, None] >> torch.arange(units - 1, -1, -1) & 1).float()
