@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ssl_ebm.correlations import CanonicalCorrelation, Scaled, best_scale
 from ssl_ebm.energies import Dot, Energy, Factor, Side
 from ssl_ebm.tiles import Crossed
 
@@ -81,13 +82,26 @@ class Ratio(Gauge):
 
 
 class Gaussian(Gauge):
-    """Embeddings of two views are jointly Gaussian: their canonical correlations give the PMI in closed form."""
+    """Embeddings of two views are jointly Gaussian: their canonical correlations give the PMI in closed form.
+
+    Only at the optimum. Trained embeddings have heavier tails than a Gaussian's, and correlations of many dimensions
+    are overconfident, so that one half of the bank gives the correlations and the other half says how far to trust them
+    and refers them to its own marginals: of jointly Gaussian views the scale is 1 and the offsets 0, up to the bank's
+    size.
+    """
 
     meaning = "canonical correlations"
 
     def fit(self, energy: Energy, a: Bank, b: Bank) -> Energy:
-        """By the bank's canonical correlations."""
-        return CanonicalCorrelation(a, b)
+        """β times the energy of one half's shrunk correlations, referred to the other half, on which β is fitted.
+
+        Raises:
+            ValueError: Half of the bank has too few pairs for the dimension.
+        """
+        half = (len(a) + 1) // 2
+        correlated = CanonicalCorrelation(a[:half], b[:half], shrinkage=None)
+        scale = best_scale(correlated, a[half:], b[half:])
+        return Referred(Scaled(correlated, scale), a[half:], b[half:])
 
 
 class Shifted(Energy):
@@ -175,46 +189,6 @@ def _log_partition(
     ones = vectors.new_ones(len(vectors), 1)
     keys = None if image is None else (image, image)
     return Crossed(Dot(), torch.cat([vectors, ones], dim=1), bank, keys=keys).logsumexp()
-
-
-class CanonicalCorrelation(Energy):
-    """-PMI of jointly Gaussian views, by the canonical correlations ρ_k of a bank of pairs.
-
-        E(a, b) = Σ_k ½ log(1 - ρ_k²) + (ρ_k² (a_k² + b_k²) - 2 ρ_k a_k b_k) / (2 (1 - ρ_k²))
-
-    a_k, b_k are the canonical variates. The views are exchangeable, so both sides share mean and covariance, and E is
-    symmetric. Directions with less than `least` of the largest variance are left out.
-    """
-
-    center: Tensor
-    directions: Tensor
-    correlations: Tensor
-
-    def __init__(self, a: Bank, b: Bank, *, least: float = 1e-6, most: float = 0.9999) -> None:
-        super().__init__()
-        n, d = a.shape
-        if n <= 2 * d:
-            raise ValueError(f"canonical correlations of {d} dimensions need more than {2 * d} pairs, got {n}")
-        a, b = a.double(), b.double()
-        center = torch.cat([a, b]).mean(0)
-        a, b = a - center, b - center
-        within, across = (a.T @ a + b.T @ b) / (2 * n), (a.T @ b + b.T @ a) / (2 * n)
-        variance, axes = torch.linalg.eigh(within)
-        kept = variance > least * variance[-1]
-        whiten = axes[:, kept] * variance[kept].rsqrt()
-        correlations, turn = torch.linalg.eigh(whiten.T @ across @ whiten)
-        self.register_buffer("center", center)
-        self.register_buffer("directions", whiten @ turn)
-        self.register_buffer("correlations", correlations.clamp(-most, most))
-
-    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """Vectors √(|ρ| / (1 - ρ²)) a_k, ρ's sign on one side; offsets: the squares, half the logarithms."""
-        rho = self.correlations.to(x.dtype)
-        variates = (x - self.center.to(x.dtype)) @ self.directions.to(x.dtype)
-        rest = 1 - rho.square()
-        vectors = variates * (rho.abs() / rest).sqrt()
-        offset = (variates.square() * (rho.square() / (2 * rest))).sum(1) + rest.log().sum() / 4
-        return Factor(vectors * rho.sign() if side == "anchor" else vectors, offset)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ PACKAGES = ("evaluation", "generative", "objectives", "regularizers")  # one lay
 LAYERS = [  # from top to bottom
     "cli",
     "compare",
+    "external",
     "evaluate",
     "train",
     "interrupt",
@@ -42,6 +43,7 @@ LAYERS = [  # from top to bottom
     "discrimination",
     "contrasts",
     "gauges",
+    "correlations",
     "tiles",
     "reductions",
     "factors",
