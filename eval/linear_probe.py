@@ -2,6 +2,8 @@
 
     python eval/linear_probe.py                       raw pixels of Fashion-MNIST
     python eval/linear_probe.py --run runs/NAME       the features of an evaluated run
+    python eval/linear_probe.py --sgd                 the SGD probe against passing images through the backbone
+    python eval/linear_probe.py --imagenet            the sweep on a slice, and on paper at ImageNet's size
 
 The strength C is chosen on validation, the classifier refit on train and validation, and test read once. At weak
 regularisation (large C) scikit-learn's default of 100 iterations may stop it long before its optimum, so that the two
@@ -20,8 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from ssl_ebm.config import TrainingConfig
+from ssl_ebm.data import DataConfig, load_data
+from ssl_ebm.devices import choose_compute
+from ssl_ebm.encoder import create_encoder
 from ssl_ebm.evaluation.features import Bank, Split
 from ssl_ebm.evaluation.linear import STRENGTHS, linear_probe, logistic_regression
+from ssl_ebm.evaluation.sgd import BATCH_SIZE, EPOCHS, RATES, train_heads
 
 
 def standardise(fitted: Split, *splits: Split) -> list[np.ndarray]:
@@ -79,12 +86,76 @@ def benchmark(bank: Bank, peer_iterations: int) -> None:
         print(f"{clock} seconds: ours {own:.1f}, scikit-learn {other:.1f}, ratio {other / own:.2f}")
 
 
+def sgd_against_images(limit: int | None, backbone: str = "resnet18") -> None:
+    """An epoch of all heads on cached features against one that passes the images through the backbone first.
+
+    The backbone runs in evaluation mode without gradients, as the protocol without a cache has to for every epoch. Its
+    epoch is computed from a slice of images, in the precision and memory format that this machine computes best in.
+    """
+    data = load_data(DataConfig(name="fashion_mnist", limit=limit))
+    compute = choose_compute(TrainingConfig())
+    encoder = create_encoder(backbone, in_chans=data.in_chans, image_size=data.image_size).eval().to(compute.device)
+    if compute.channels_last:
+        encoder = encoder.to(memory_format=torch.channels_last)
+    n, batch = len(data.train), BATCH_SIZE
+    images, seconds = data.train.images[:batch].to(compute.device).float() / 255, []
+    with torch.inference_mode(), compute.autocast():
+        for _ in range(8):
+            started = time.perf_counter()
+            float(encoder(images).sum())
+            seconds.append(time.perf_counter() - started)
+    passes = float(np.median(seconds[2:])) * n / len(images)
+
+    x, y = torch.randn(n, encoder.num_features), data.train.labels
+    started = time.perf_counter()
+    train_heads(x, y, RATES, classes=data.num_classes, epochs=1)
+    cached = time.perf_counter() - started
+    print(f"an epoch of {n:,} images at batch {batch}, {len(RATES)} heads on {x.shape[1]} features of {backbone}")
+    print(f"{'images through the backbone':<32}{passes:8.2f} s (from {6 * len(images):,} images, {compute})")
+    print(f"{'heads on cached features':<32}{cached:8.2f} s")
+    print(f"{'without and with a cache':<32}{(passes + cached) / cached:8.1f} x in each epoch after the first")
+    print(f"{EPOCHS} epochs: {EPOCHS * (passes + cached):,.0f} s and {passes + EPOCHS * cached:,.0f} s")
+
+
+def at_imagenet_size(rows: int, dimension: int = 2048, classes: int = 1000) -> None:
+    """Time of an evaluation of the gradient on a slice, and of the sweep on 1,281,167 images computed from it.
+
+    An iteration is two matrix products of images × dimension × (strengths · classes): linear in images. The Gram matrix
+    is linear in them too, and its eigendecomposition does not depend on them. Iterations are those of the slice.
+    """
+    random = torch.Generator().manual_seed(0)
+    y = torch.arange(rows) % classes
+    x = torch.randn(classes, dimension, generator=random)[y] / 8 + torch.randn(rows, dimension, generator=random)
+    x, full, strength = (x - x.mean(0)) / x.std(0), 1_281_167, [1e-3]
+    seconds = []
+    for evaluations in (1, 5):
+        started = time.perf_counter()
+        logistic_regression(x, y, strength, classes=classes, max_iterations=evaluations)
+        seconds.append(time.perf_counter() - started)
+    each = (seconds[1] - seconds[0]) / 4
+    axes, one, sweep = seconds[0] - 2 * each, each * full / rows, 50 * len(STRENGTHS)
+    rate, flops = 4 * rows * dimension * classes / each, 4 * full * dimension * classes * sweep
+    print(f"slice of {rows:,} x {dimension:,}, {classes:,} classes, {torch.get_num_threads()} thread(s), one strength:")
+    print(f"{each:.2f} s an evaluation of the gradient ({rate / 1e9:.0f} GFLOP/s), {axes:.1f} s for the axes")
+    print(f"computed for {full:,} images ({full * dimension * 4 / 2**30:.1f} GiB of features):")
+    print(f"{one:.0f} s an evaluation, axes at most {axes * full / rows:.0f} s; {len(STRENGTHS)} x 50 evaluations:")
+    print(f"{sweep * one / 3600:.1f} h here; {flops:.1e} FLOP, {flops / 6e14:.1f} minutes at 10 TFLOP/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="run directory; default: raw pixels of Fashion-MNIST")
     parser.add_argument("--limit", type=int, help="images of raw pixels to keep")
     parser.add_argument("--peer-iterations", type=int, default=100, help="scikit-learn's max_iter")
+    parser.add_argument("--sgd", action="store_true", help="time of an epoch of the SGD probe")
+    parser.add_argument(
+        "--imagenet", type=int, nargs="?", const=20_000, metavar="ROWS", help="rows of the slice (20,000)"
+    )
     arguments = parser.parse_args()
+    if arguments.sgd:
+        return sgd_against_images(arguments.limit)
+    if arguments.imagenet:
+        return at_imagenet_size(arguments.imagenet)
     bank = read_bank(arguments.run, arguments.limit)
     started = time.perf_counter()
     result = linear_probe(bank)

@@ -34,9 +34,17 @@ encoder.safetensors. An interrupted run goes on with --resume, as if it had neve
 """
 
 EVALUATE = """\
-Evaluate runs: weighted kNN (k × T grid), linear probe (L2 sweep), verification by energy, rank and uniformity, beside
-the untrained encoder and the raw pixels. Everything is chosen on the validation split; test is read once. Features are
-extracted once and kept in RUN/features; results go to RUN/evaluation.json.
+Evaluate runs: weighted kNN (k × T grid), linear and ridge probes, few shots, verification by energy, rank and
+uniformity, beside the untrained encoder and the raw pixels. Everything is chosen on the validation split; test is read
+once. Features are extracted once and kept in RUN/features; results go to RUN/evaluation.json.
+
+  ssl-ebm evaluate runs/quickstart/simclr --sgd          the literature's SGD probe too
+
+Encoders that were trained elsewhere get the same probes, without energies:
+
+  ssl-ebm evaluate --timm resnet18 --data cifar10 data.limit=5000 data.image_size=64 --out runs/resnet18
+  ssl-ebm evaluate --features features.npz               train, train_labels, test, test_labels[, validation...]
+  ssl-ebm evaluate --features features.npy --labels labels.npy
 """
 
 COMPARE = """\
@@ -92,10 +100,23 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("overrides", metavar="key=value", nargs="*", help="changes, e.g. optimizer.lr=3e-4")
     pretrain.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
 
-    evaluate = add("evaluate", "kNN, linear probe, energies of runs", EVALUATE)
-    evaluate.add_argument("runs", metavar="RUN", nargs="+", help="run directory")
+    evaluate = add("evaluate", "kNN, linear probe, energies of runs; probes of other encoders", EVALUATE)
+    evaluate.add_argument(
+        "runs", metavar="RUN", nargs="*", help="run directory; with --timm: changes, e.g. data.limit=500"
+    )
+    evaluate.add_argument("--sgd", action="store_true", help="the literature's linear probe too; takes minutes")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     evaluate.add_argument("--force", action="store_true", help="evaluate again although results are there")
+    other = evaluate.add_argument_group("encoders trained elsewhere")
+    other.add_argument("--timm", metavar="NAME", help="a timm model")
+    other.add_argument("--data", metavar="NAME", default="fashion_mnist", help="its images (default: %(default)s)")
+    other.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True, help="load timm's weights")
+    other.add_argument("--checkpoint", metavar="FILE", help="load these weights instead of timm's")
+    other.add_argument("--features", metavar="FILE", help=".npz or .npy of features")
+    other.add_argument("--labels", metavar="FILE", help=".npy of labels, for an .npy of features")
+    other.add_argument(
+        "--out", metavar="DIR", help="where results go (default: runs/timm/NAME-DATA, runs/features/FILE)"
+    )
 
     compare = add("compare", "one table and one report of several runs", COMPARE)
     compare.add_argument("runs", metavar="RUN", nargs="+", help="run directory")
@@ -122,13 +143,42 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.timm or options.features:
+        return _evaluate_external(options)
     from ssl_ebm.compare import compare
     from ssl_ebm.evaluate import evaluate
 
+    if not options.runs:
+        raise ValueError("nothing to evaluate: name a run directory, --timm NAME or --features FILE")
     for run in options.runs:
-        evaluate(run, device=options.device, force=options.force)
+        evaluate(run, device=options.device, force=options.force, sgd=options.sgd)
         print(f"evaluated: {Path(run) / 'evaluation.json'}")
     print(compare(options.runs).table())
+    return 0
+
+
+def _evaluate_external(options: argparse.Namespace) -> int:
+    from ssl_ebm.config import load_config
+    from ssl_ebm.evaluation.probe_table import probe_table
+    from ssl_ebm.evaluation.protocols import DEFAULT
+    from ssl_ebm.external import evaluate_file, evaluate_timm
+
+    common = {"protocols": [*DEFAULT, *(["sgd"] if options.sgd else [])], "force": options.force}
+    if options.features:
+        if options.timm or options.runs:
+            raise ValueError("--features stands alone: leave out --timm and runs")
+        out = options.out or f"runs/features/{Path(options.features).stem}"
+        record = evaluate_file(options.features, labels=options.labels, out=out, **common)
+    else:
+        wrong = [change for change in options.runs if not change.startswith("data.")]
+        if wrong:
+            raise ValueError(f"with --timm only data.x=y can be changed, got {wrong[0]!r}")
+        data = load_config({"data": {"name": options.data}}, options.runs).data
+        out = options.out or f"runs/timm/{options.timm}-{data.name}"
+        weights = {"pretrained": options.pretrained, "checkpoint": options.checkpoint}
+        record = evaluate_timm(options.timm, data, out=out, device=options.device, **weights, **common)
+    print(f"evaluated: {Path(out) / 'evaluation.json'}")
+    print(probe_table(record["rows"]["encoder"], record["protocol"]["sizes"]["test"]))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A run -> evaluation.json: kNN, linear probe, energy verification and health, beside what needs no training.
+"""A run -> evaluation.json: probes, energy verification and health, beside what needs no training.
 
 Every row is computed by the same code on the same images: the encoder, the same encoder at its initial weights, and the
 raw pixels. Labels of the validation split choose hyper-parameters; the test split is read once.
@@ -26,8 +26,8 @@ from ssl_ebm.energies import Cosine, Energy
 from ssl_ebm.evaluation.diagnostics import health
 from ssl_ebm.evaluation.energy import verify
 from ssl_ebm.evaluation.features import SPLITS, Bank, Split, extract
-from ssl_ebm.evaluation.knn import knn_evaluate
-from ssl_ebm.evaluation.linear import linear_probe
+from ssl_ebm.evaluation.protocols import evaluate_bank
+from ssl_ebm.evaluation.sgd import sgd_probe
 from ssl_ebm.gauges import mutual_information
 from ssl_ebm.model import EnergyIndex, EnergyModel, build_encoder, load
 from ssl_ebm.objectives import FAMILIES, create_objective
@@ -36,16 +36,17 @@ from ssl_ebm.views import create_views
 ENERGY_IMAGES = 2000  # held-out images whose views are verified: 4 million pairs
 CALIBRATION_IMAGES = 5000  # training images whose views calibrate the canonical energy
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
-VERSION = 2  # of the protocol; a change makes stored baselines stale
+VERSION = 3  # of the protocol; a change makes stored baselines stale
 
 Encode = Callable[[Tensor], Tensor]
 
 
-def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False) -> dict[str, Any]:
+def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
     """Evaluate a run and write `evaluation.json`, `predictions.npz` and `gallery.npz` into its directory.
 
     Results that are there already are returned, unless the weights have changed since or `force` is set. Features are
-    kept in `features/`; baselines beside the run, shared with its neighbours.
+    kept in `features/`; baselines beside the run, shared with its neighbours. `sgd` adds the literature's probe of the
+    encoder's features, which takes minutes.
 
     Raises:
         FileNotFoundError: It is not a run directory, or there are no weights yet.
@@ -55,7 +56,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False) 
     if run.evaluation.is_file() and not force:
         results = json.loads(run.evaluation.read_text())
         if results["protocol"]["weights"] == fingerprint and results["protocol"]["version"] == VERSION:
-            return results
+            return _with_sgd(run, results) if sgd else results
     compute = choose_compute(TrainingConfig(device=device))
     model = load(run.path, compute.device)
     if compute.channels_last:
@@ -80,6 +81,15 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False) 
     write_atomically(run.path / "predictions.npz", partial(_save_arrays, predictions))
     write_atomically(run.path / "gallery.npz", partial(_save_arrays, gallery(model, splits.test)))
     write_json(run.evaluation, results)
+    return _with_sgd(run, results) if sgd else results
+
+
+def _with_sgd(run: RunDirectory, results: dict[str, Any]) -> dict[str, Any]:
+    row = results["rows"]["encoder"]
+    if "sgd" not in row:
+        row["sgd"] = sgd_probe(Bank.load(run.features))
+        row["sgd"]["test"].pop("predictions")
+        write_json(run.evaluation, results)
     return results
 
 
@@ -119,6 +129,9 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "images": "clean, [0, 1], float32, eval mode",
         "knn": "cosine, exact, bank = train + validation; headline k = 20, T = .07; choice on validation",
         "linear": "standardised, multinomial logistic regression, L2 by validation, refit on train + validation",
+        "ridge": "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation",
+        "few_shot": "unit length, multinomial logistic regression at C = 10, 5 nested draws from train, seed 0",
+        "sgd": "where asked: standardised, momentum .9, cosine, 100 epochs, batch 256, rate of 13 by validation, refit",
         "energy": f"two training views of {min(ENERGY_IMAGES, len(splits.test))} test images, all pairs, seed 0",
         "seed": model.config.seed,
         "step": int(metadata["step"]),
@@ -166,17 +179,11 @@ def evaluate_encoder(
     bank: Bank, encode: Encode, views: Tensor, test: Images
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """One row of results, and the test predictions behind it."""
-    knn, linear = knn_evaluate(bank), linear_probe(bank)
-    predictions = {
-        "knn": np.array(knn["headline"].pop("predictions"), dtype=np.int32),
-        "knn_chosen": np.array(knn["chosen"].pop("predictions"), dtype=np.int32),
-        "linear": np.array(linear["test"].pop("predictions"), dtype=np.int32),
-    }
+    probes, predictions = evaluate_bank(bank)
     clean = torch.from_numpy(bank.test.features[: views.shape[1]])
     row = {
         "num_features": bank.test.features.shape[1],
-        "knn": knn,
-        "linear": linear,
+        **probes,
         "health": health(clean, torch.from_numpy(_encode_all(encode, views[0]))),
         "energy": dataclasses.asdict(_verify(encode, Cosine(), views, test)),
     }
