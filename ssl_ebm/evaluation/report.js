@@ -1,10 +1,11 @@
-// Sorting by a click on a column's heading, and nothing folded on paper; the page is complete without either.
+// Sorting by a heading, a switch between light and dark, nothing folded on paper; the page is complete without them.
 for (const table of document.querySelectorAll("table.results")) {
   const body = table.tBodies[0];
   const heads = [...table.querySelectorAll("th[data-column]")];
   const value = (row, head) => row.cells[head.dataset.column].dataset.value;
   for (const head of heads) {
     const button = document.createElement("button");
+    button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
     head.setAttribute("aria-sort", "none");
@@ -22,4 +23,23 @@ for (const table of document.querySelectorAll("table.results")) {
     });
   }
 }
+
+const root = document.documentElement;
+const theme = document.createElement("button");
+theme.type = "button";
+theme.className = "theme";
+const show = (dark) => {
+  theme.textContent = dark ? "Light" : "Dark";
+  theme.setAttribute("aria-label", `Switch to ${dark ? "light" : "dark"} colours`);
+};
+const system = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (root.style.colorScheme ? root.style.colorScheme === "dark" : system.matches);
+theme.addEventListener("click", () => {
+  root.style.colorScheme = isDark() ? "light" : "dark";
+  show(isDark());
+});
+system.addEventListener("change", () => show(isDark()));
+show(isDark());
+document.body.prepend(theme);
+
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));

@@ -1,0 +1,105 @@
+"""The report's tables as Markdown, for a pull request or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_ebm.evaluation.groups import Group, Study, group
+from ssl_ebm.evaluation.measures import sheets
+from ssl_ebm.evaluation.results_sheets import run_sheet, study_sheet
+from ssl_ebm.evaluation.sections.similarity import MATRICES
+from ssl_ebm.evaluation.sheets import Cell, Sheet
+from ssl_ebm.evaluation.table import COLUMNS, Row, Run
+
+
+def markdown(
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    *,
+    notes: Sequence[str],
+    warnings: Sequence[str],
+    study: Study | None = None,
+    matrices: Mapping[str, Any] | None = None,
+) -> str:
+    """The same numbers as `page` shows, without its pictures; arguments as there."""
+    groups = group(runs, study)
+    data = runs[0].results["protocol"]["data"]
+    title = f"{study.name} on {data}" if study else f"{len(runs)} run{'s' * (len(runs) > 1)} on {data}"
+    warnings = list(dict.fromkeys([*warnings, *(study.warnings if study else ())]))
+    parts = [f"# {plain(title)}"]
+    if warnings:
+        parts.append("Before comparing:\n\n" + "\n".join(f"- {plain(warning)}" for warning in warnings))
+    every = run_sheet(rows, notes, groups)
+    if study is None:
+        parts.append(table(every))
+    else:
+        parts += [table(study_sheet(study, groups, rows)), *_ranks(study), _titled("Every run", table(every))]
+    parts += [_titled(sheet.title, table(sheet)) for sheet in sheets(groups).values()]
+    parts += _matrices(groups, runs, matrices)
+    return "\n\n".join(parts) + "\n"
+
+
+def table(sheet: Sheet) -> str:
+    """A Markdown table with its footnotes; the best and what is tied with it in bold, ties with =."""
+    titles = [plain(f"{head.group}: {head.title}" if head.group else head.title) for head in sheet.heads]
+    lines = [_line([sheet.first, *titles]), _line(["---", *("---" if h.text else "---:" for h in sheet.heads)])]
+    for entry in sheet.entries:
+        name = plain(entry.name) + "".join(f"<sup>{plain(mark)}</sup>" for mark in entry.marks)
+        lines.append(_line([f"*{name}*" if entry.baseline else name, *map(_cell, entry.cells)]))
+    return "\n\n".join(["\n".join(lines), *map(plain, sheet.notes)])
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one cell of a table."""
+    for sign in "\\`*_<>[]|":
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.split())
+
+
+def _titled(title: str, content: str) -> str:
+    return f"## {plain(title)}\n\n{content}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    text = plain(cell.text)
+    if cell.mark:
+        text = f"{'= ' if cell.mark == 'tied' else ''}**{text}**"
+    return f"{text} {cell.bound}" if cell.bound else text
+
+
+def _ranks(study: Study) -> list[str]:
+    """Mean ranks, and groups without a found difference."""
+    titles = {column.key: column.title for column in COLUMNS}
+    parts = []
+    for metric, ranks in study.ranks.items():
+        order = sorted(ranks, key=lambda name: ranks[name])
+        listed = ", ".join(f"{plain(name)} {ranks[name]:.1f}" for name in order)
+        groups = [sorted(own, key=lambda name: ranks.get(name, np.inf)) for own in study.groups.get(metric, ())]
+        bars = "; ".join(" = ".join(map(plain, own)) for own in groups if len(own) > 1)
+        ties = f" No difference was found within: {bars}." if bars else ""
+        parts.append(f"- Mean ranks by {plain(titles.get(metric, metric))}: {listed}.{ties}")
+    return [_titled("Who could be told from whom", "\n".join(parts))] if parts else []
+
+
+def _matrices(groups: Sequence[Group], runs: Sequence[Run], matrices: Mapping[str, Any] | None) -> list[str]:
+    """Similarities of the groups' representatives."""
+    if not matrices or len(groups) < 2:
+        return []
+    place = {run.name: i for i, run in enumerate(runs)}
+    chosen = [place[own.first.name] for own in groups]
+    parts = []
+    for key, (title, meaning) in MATRICES.items():
+        if matrices.get(key):
+            lines = [_line(["", *(plain(own.name) for own in groups)]), _line(["---", *["---:"] * len(groups)])]
+            for own, i in zip(groups, chosen, strict=True):
+                values = [matrices[key][i][j] for j in chosen]
+                lines.append(_line([plain(own.name), *("–" if v is None else f"{v:.2f}" for v in values)]))
+            parts.append(_titled(title, "\n".join(lines) + f"\n\n{meaning}"))
+    return parts

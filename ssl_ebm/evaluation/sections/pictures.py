@@ -1,0 +1,120 @@
+"""Test images that each energy holds compatible, its worst mistakes, and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import log10
+
+import numpy as np
+
+from ssl_ebm.evaluation.figures.images import LARGEST_IMAGE, bytes_uri, png_uri
+from ssl_ebm.evaluation.groups import Group
+from ssl_ebm.evaluation.sections.layout import folded, many, panels
+
+BUDGET = 3_000_000  # bytes of pixels of all pictures: a page stays quick to open
+LARGEST_SAMPLE = 2_000_000  # bytes of a file of samples that is shown
+
+
+def neighbours(groups: Sequence[Group]) -> str:
+    """Neighbours of lowest energy, then pairs of different classes of lowest energy."""
+    galleries = [group.first.gallery for group in groups if group.first.gallery is not None]
+    if not galleries:
+        return '<p class="muted">No gallery.npz: evaluate the runs again with --force.</p>'
+    shown = [key for gallery in galleries for key in ("images", "mistakes") if key in gallery]
+    pixels = sum(
+        gallery[key].size * (min(1, LARGEST_IMAGE / max(gallery[key].shape[-2:])) ** 2)
+        for gallery in galleries
+        for key in ("images", "mistakes")
+        if key in gallery
+    )
+    part = min(1.0, BUDGET / max(pixels, 1)) if shown else 1.0
+    text = (
+        "<p>Left, a test image of each of the first classes; beside it the test images of lowest energy with it, best "
+        "first, and their energies. Outlined: another class than the query's. Names appear on pointing.</p>"
+    )
+    found = panels(groups, lambda group: _neighbours(group, part), "wide")
+    worst = panels(groups, lambda group: _mistakes(group, part), "wide")
+    if worst:
+        worst = (
+            "<p>Pairs of test images of different classes that are most compatible, no image twice: what the energy "
+            f"takes for one thing.</p>{worst}"
+        )
+    return text + found + folded("Worst mistakes", worst, fold=many(groups))
+
+
+def _neighbours(group: Group, part: float) -> tuple[str, str]:
+    gallery = group.first.gallery
+    if gallery is None:
+        return "", '<p class="muted">no gallery.npz: evaluate the run again with --force</p>'
+    labels, classes = gallery["labels"], gallery["classes"]
+    wrong, count = int((labels[:, 1:] != labels[:, :1]).sum()), labels[:, 1:].size
+    digits = _decimals(gallery["energies"][:, 1:])
+    rows = max(2, int(len(labels) * part))
+    cells = []
+    for images, own, energies in zip(gallery["images"][:rows], labels[:rows], gallery["energies"][:rows], strict=True):
+        query = escape(str(classes[own[0]]))
+        cells.append(f'<div class="query"><img src="{png_uri(images[0])}" alt="{query}" title="{query}">{query}</div>')
+        for image, label, energy in zip(images[1:], own[1:], energies[1:], strict=True):
+            name, text = escape(str(classes[label])), _energy(float(energy), digits)
+            kind = ' class="wrong"' if label != own[0] else ""
+            picture = f'<img src="{png_uri(image)}" alt="{name}" title="{name}, E = {text}">'
+            cells.append(f"<div{kind}>{picture}{text}</div>")
+    picture = f'<div class="gallery" style="--neighbours:{labels.shape[1] - 1}">{"".join(cells)}</div>'
+    return f"{wrong} of {count} neighbours are of another class", picture
+
+
+def _mistakes(group: Group, part: float) -> tuple[str, str]:
+    gallery = group.first.gallery
+    if gallery is None or "mistakes" not in gallery or not len(gallery["mistakes"]):
+        return "", ""
+    energies, classes = gallery["mistake_energies"], gallery["classes"]
+    digits = _decimals(energies[None])
+    cells = []
+    for pair, labels, energy in list(zip(gallery["mistakes"], gallery["mistake_labels"], energies, strict=True))[
+        : max(2, int(len(energies) * part))
+    ]:
+        names = [escape(str(classes[label])) for label in labels]
+        pictures = "".join(
+            f'<img src="{png_uri(image)}" alt="{name}" title="{name}">' for image, name in zip(pair, names, strict=True)
+        )
+        text = f'{names[0]} / {names[1]}<span class="muted">{_energy(float(energy), digits)}</span>'
+        cells.append(f'<div class="pair"><div class="two">{pictures}</div>{text}</div>')
+    return "", f'<div class="pairs">{"".join(cells)}</div>'
+
+
+def _energy(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _decimals(energies: np.ndarray) -> int:
+    """So many that typical neighbours' energies differ in two digits."""
+    spread = float(np.median(np.ptp(energies, axis=1))) if energies.size else 1.0
+    return int(np.clip(np.ceil(1 - log10(max(spread, 1e-9))), 0, 4))
+
+
+def samples(groups: Sequence[Group]) -> str:
+    """The PNG files that sampling left in a run's `samples`; of many, the first by name and the last."""
+    figures = []
+    for group in groups:
+        for run in group.runs[: 1 if many(groups) else None]:
+            files = sorted((run.path / "samples").glob("*.png"))
+            for file in dict.fromkeys((files[0], files[-1])) if files else ():
+                if file.stat().st_size > LARGEST_SAMPLE:
+                    continue
+                name = f"{escape(run.name)}, {escape(file.name)}"
+                figures.append(
+                    f"<figure><figcaption>{group.look.swatch()}<strong>{name}</strong></figcaption>"
+                    f'<img class="sample" src="{bytes_uri(file.read_bytes())}" alt="Samples of {name}"></figure>'
+                )
+    if not figures:
+        return ""
+    return (
+        f'<p>Images drawn from the run\'s energy by Langevin dynamics.</p><div class="panels">{"".join(figures)}</div>'
+    )
+
+
+def class_names(groups: Sequence[Group]) -> list[str] | None:
+    """Of the data set, where a gallery knows them."""
+    known: list[Mapping[str, np.ndarray]] = [g.first.gallery for g in groups if g.first.gallery is not None]
+    return [str(name) for name in known[0]["classes"]] if known else None

@@ -1,0 +1,45 @@
+"""How alike what two objectives learnt is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_ebm.evaluation.figures.heat_maps import heat_map
+from ssl_ebm.evaluation.groups import Group
+from ssl_ebm.evaluation.table import Run
+
+MATRICES = {
+    "cka": ("Linear CKA of features", "1 where features agree up to a rotation and a scale."),
+    "overlap": ("Overlap of neighbourhoods", "Part of an image's nearest neighbours that two encoders share."),
+    "spearman": ("Rank correlation of energies", "Spearman, of the trained energies of the same pairs."),
+}
+
+
+def similarity(groups: Sequence[Group], runs: Sequence[Run], matrices: Mapping[str, Any] | None) -> str:
+    """A heat map a measure, of the groups' representatives; `matrices` are of the runs, in their order."""
+    if not matrices or len(groups) < 2:
+        return ""
+    place = {run.name: i for i, run in enumerate(runs)}
+    chosen = [place[group.first.name] for group in groups]
+    figures = []
+    for key, (title, meaning) in MATRICES.items():
+        if not matrices.get(key):
+            continue
+        whole = np.array([[np.nan if v is None else v for v in row] for row in matrices[key]], dtype=float)
+        own = whole[np.ix_(chosen, chosen)]
+        chart = heat_map([g.name for g in groups], own, title=f"{title}, all pairs of runs", show=_show)
+        caption = f'<strong>{title}</strong> <span class="muted">{meaning}</span>'
+        figures.append(f"<figure><figcaption>{caption}</figcaption>{chart}</figure>")
+    if not figures:
+        return ""
+    return (
+        "<p>Darker is more alike; every matrix has its own shades, from the least to the most alike pair. Numbers "
+        f'appear on pointing.</p><div class="panels wide">{"".join(figures)}</div>'
+    )
+
+
+def _show(value: float) -> str:
+    return f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
