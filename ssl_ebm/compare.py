@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from ssl_ebm.checkpoint import RunDirectory, write_atomically, write_json
 from ssl_ebm.config import load_config
 from ssl_ebm.data import DataConfig
 from ssl_ebm.evaluate import evaluate
+from ssl_ebm.evaluation.groups import Study, group
+from ssl_ebm.evaluation.markdown import markdown
+from ssl_ebm.evaluation.measures import sheets
 from ssl_ebm.evaluation.report import page
 from ssl_ebm.evaluation.rows import summarise
 from ssl_ebm.evaluation.table import COLUMNS, Row, Run, plain_text
@@ -33,19 +37,23 @@ class Comparison:
         rows: One a run, then baselines.
         notes: Footnotes of the table.
         warnings: What makes the comparison less than fair or its numbers less than final.
+        study: Results over seeds, by which the report then shows the runs.
+        matrices: Similarities of the runs, in their order: "cka", "overlap" and "spearman", where they are known.
     """
 
     runs: list[Run]
     rows: list[Row]
     notes: list[str]
     warnings: list[str]
+    study: Study | None = None
+    matrices: Mapping[str, Sequence[Sequence[float | None]]] | None = None
 
     def table(self) -> str:
         """Plain text for a terminal, at most 120 columns wide."""
         return plain_text(self.rows, [*self.notes, *(f"Warning: {warning}" for warning in self.warnings)])
 
     def write(self, path: str | Path | None = None) -> Path:
-        """Write the report, and its rows as `comparison.json` beside it; returns the report's path.
+        """Write the report, and beside it its tables as Markdown and `comparison.json`; returns the report's path.
 
         Args:
             path: Of the report; None: `report.html` in the directory that holds all runs.
@@ -54,20 +62,26 @@ class Comparison:
             OSError: It cannot be written there.
         """
         path = Path(path) if path is not None else _common_directory(self.runs) / "report.html"
-        content = page(self.runs, self.rows, notes=self.notes, warnings=self.warnings)
+        texts = {path: self._as(page), path.with_suffix(".md"): self._as(markdown)}
         try:
-            for target in (path, path.with_name("comparison.json")):
+            for target in (*texts, path.with_name("comparison.json")):
                 if target.is_dir():
                     raise IsADirectoryError(0, f"{target.name} is a directory")
-            write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
+            for target, content in texts.items():
+                write_atomically(target, partial(Path.write_text, data=content, encoding="utf-8"))
             write_json(path.with_name("comparison.json"), self.as_dict())
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"cannot write the report to {path} ({reason}): choose another file with --report") from error
         return path
 
+    def _as(self, form: Callable[..., str]) -> str:
+        return form(
+            self.runs, self.rows, notes=self.notes, warnings=self.warnings, study=self.study, matrices=self.matrices
+        )
+
     def as_dict(self) -> dict[str, Any]:
-        """Rows with their intervals, notes and warnings, for JSON."""
+        """Rows with their intervals, further tables, similarities, notes and warnings, for JSON."""
         return {
             "runs": {run.name: str(run.path) for run in self.runs},
             "rows": [
@@ -76,6 +90,8 @@ class Comparison:
                 | {"half_width": {c.key: w for c in COLUMNS if (w := row.half_width(c)) is not None}}
                 for row in self.rows
             ],
+            "tables": {key: sheet.as_dict() for key, sheet in sheets(group(self.runs, self.study)).items()},
+            "similarity": self.matrices,
             "notes": self.notes,
             "warnings": self.warnings,
         }
@@ -111,7 +127,7 @@ def _directories(run_dirs: Sequence[str | Path]) -> dict[str, RunDirectory]:
     """
     if isinstance(run_dirs, str):
         raise TypeError(f"run_dirs must be a list of run directories, got one string: use [{run_dirs!r}]")
-    run_dirs = [path for path in run_dirs if Path(path).is_dir() or Path(path).suffix not in (".html", ".json")]
+    run_dirs = [path for path in run_dirs if Path(path).is_dir() or Path(path).suffix not in (".html", ".json", ".md")]
     if not run_dirs:
         raise ValueError("no runs to compare: name at least one run directory, e.g. runs/quickstart/simclr")
     runs = [RunDirectory(Path(path)).require() for path in run_dirs]

@@ -246,15 +246,19 @@ def test_report_and_rows_are_written_beside_the_runs(runs, tmp_path, monkeypatch
         0.0064, abs=1e-4
     )
     assert content["warnings"] == comparison.warnings and content["notes"] == comparison.notes
+    assert content["tables"]["health"][0]["rows.health.rankme"] == 40.0
     monkeypatch.chdir(tmp_path)
     assert comparison.write() == Path("runs/report.html")
     compare([*sorted((tmp_path / "runs").iterdir())])  # runs/* again, with the report among them
-    assert sorted(os.listdir("runs")) == sorted([*(run.name for run in runs), "report.html", "comparison.json"])
+    assert sorted(os.listdir("runs")) == sorted(
+        [*(run.name for run in runs), "report.html", "report.md", "comparison.json"]
+    )
 
 
 def test_report_goes_where_it_is_told(runs, tmp_path):
     compare(runs, report=tmp_path / "new" / "page.html")
-    assert sorted(os.listdir(tmp_path / "new")) == ["comparison.json", "page.html"]
+    assert sorted(os.listdir(tmp_path / "new")) == ["comparison.json", "page.html", "page.md"]
+    assert "| simclr | contrastive | 10 | 88.0 ±0.6 |" in (tmp_path / "new" / "page.md").read_text().replace("*", "")
     apart = [runs[0], write_run(tmp_path / "other" / "vicreg", "objective.name=vicreg")]
     assert compare(apart).write() == tmp_path / "report.html"
 

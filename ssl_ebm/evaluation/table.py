@@ -35,7 +35,8 @@ class Run:
         results: evaluation.json.
         metrics: Lines of metrics.jsonl.
         config: Text of config.yaml.
-        gallery: Arrays of gallery.npz: `images` [query, 1 + neighbours, c, h, w] with `labels`, `energies`; `classes`.
+        gallery: Arrays of gallery.npz: `images` [query, 1 + neighbours, c, h, w] with `labels` and `energies`;
+            `mistakes` [pair, 2, c, h, w], where it has any, with `mistake_labels` and `mistake_energies`; `classes`.
     """
 
     name: str
