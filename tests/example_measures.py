@@ -131,6 +131,8 @@ def write_study(path, objectives, seeds=(0, 1, 2), **options):
         power={"knn": 0.012},
         tuning={"trials": 4, "metric": "knn on validation"},
         warnings=["only a smoke test"],
+        findings=["kNN: simclr is best, tied with moco_v3"],
+        notes=["± is half of a 95% interval"],
     )
 
 

@@ -25,6 +25,8 @@ class Study:
         power: Metric → the smallest difference that is found with probability .8, where it is known.
         tuning: How hyper-parameters were chosen.
         warnings: What makes its numbers less than fair or final.
+        findings: What its tests found, in sentences.
+        notes: Footnotes of its table: what intervals and ties mean.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Study:
     power: Mapping[str, float | None]
     tuning: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    notes: Sequence[str] = ("Means over seeds with their 95% intervals.",)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Study:

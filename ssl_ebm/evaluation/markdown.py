@@ -36,7 +36,7 @@ def markdown(
     if study is None:
         parts.append(table(every))
     else:
-        parts += [table(study_sheet(study, groups, rows)), *_ranks(study), _titled("Every run", table(every))]
+        parts += [table(study_sheet(study, groups, rows)), *_found(study), _titled("Every run", table(every))]
     parts += [_titled(sheet.title, table(sheet)) for sheet in sheets(groups).values()]
     parts += _matrices(groups, runs, matrices)
     return "\n\n".join(parts) + "\n"
@@ -74,10 +74,10 @@ def _cell(cell: Cell) -> str:
     return f"{text} {cell.bound}" if cell.bound else text
 
 
-def _ranks(study: Study) -> list[str]:
-    """Mean ranks, and groups without a found difference."""
+def _found(study: Study) -> list[str]:
+    """What the tests found, mean ranks, and groups without a found difference."""
     titles = {column.key: column.title for column in COLUMNS}
-    parts = []
+    parts = [f"- {plain(finding)}" for finding in study.findings]
     for metric, ranks in study.ranks.items():
         order = sorted(ranks, key=lambda name: ranks[name])
         listed = ", ".join(f"{plain(name)} {ranks[name]:.1f}" for name in order)
@@ -85,7 +85,7 @@ def _ranks(study: Study) -> list[str]:
         bars = "; ".join(" = ".join(map(plain, own)) for own in groups if len(own) > 1)
         ties = f" No difference was found within: {bars}." if bars else ""
         parts.append(f"- Mean ranks by {plain(titles.get(metric, metric))}: {listed}.{ties}")
-    return [_titled("Who could be told from whom", "\n".join(parts))] if parts else []
+    return [_titled("What the tests found", "\n".join(parts))] if parts else []
 
 
 def _matrices(groups: Sequence[Group], runs: Sequence[Run], matrices: Mapping[str, Any] | None) -> list[str]:

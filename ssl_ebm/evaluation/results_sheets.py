@@ -10,10 +10,7 @@ from ssl_ebm.evaluation.sheets import Cell, Entry, Head, Sheet
 from ssl_ebm.evaluation.table import COLUMNS, Column, Row, leaders, percent, shown_columns
 
 BOLD = "Bold: the best run, and those that this many images cannot tell from it; nothing where no run stands out."
-STUDY_NOTES = (
-    "Means over seeds with their 95% intervals.",
-    "Bold: the best objective of a column. Bold with =: a tie, no difference to the best was found.",
-)
+TIES = "Bold: the best objective of a column. Bold with =: a tie, no difference to the best was found."
 
 
 def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]) -> Sheet:
@@ -75,7 +72,7 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
         heads=heads + [_head(column) for column in columns],
         entries=entries,
         first="Objective",
-        notes=[*STUDY_NOTES, *([power] if power else [])],
+        notes=[*study.notes, TIES, *([power] if power else [])],
     )
 
 

@@ -123,6 +123,7 @@ def test_a_study_is_shown_by_objective(study_page):
     assert '<span class="tie" title="tied with the best">=</span>89.5<small>±0.4</small>' in row
     assert "−2.0 +5.0" in row, "an interval that is not symmetric"
     assert "find with probability .8: kNN 1.2" in study_page and "only a smoke test" in study_page
+    assert "<li>kNN: simclr is best, tied with moco_v3</li>" in study_page and "half of a 95% interval" in study_page
     assert section(study_page, "results").count('class="bar"') == 8 + 1
     assert "raw pixels" in tables[0][1]
 
@@ -167,5 +168,6 @@ def test_markdown_has_the_same_numbers(few, study):
     text = written(study[1], markdown, study=study[0])
     row = next(line for line in text.splitlines() if line.startswith("| moco\\_v3<sup>"))
     assert "= **89.5** ±0.4" in row
+    assert "- kNN: simclr is best, tied with moco\\_v3\n" in text
     assert "No difference was found within: simclr = moco\\_v3 = dcl" in text
     assert plain("a|b*c_d<e>\nf") == "a\\|b\\*c\\_d\\<e\\> f"

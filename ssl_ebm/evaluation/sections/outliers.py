@@ -27,6 +27,6 @@ def outliers(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
     )
     return (
         "<p>The free energy of an image is low where the training images hold something compatible with it; beside it "
-        "the distance to the nearest training features and Mahalanobis's distance. No outlier was seen in training or "
-        f"in any choice.</p>{tables}{shown}"
+        "the distance to neighbours among training features, and Mahalanobis's distance to all. No outlier was seen in "
+        f"training or in any choice.</p>{tables}{shown}"
     )

@@ -17,7 +17,9 @@ def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], 
     runs = table(run_sheet(rows, notes, groups))
     if study is None:
         return runs
-    return table(study_sheet(study, groups, rows)) + _ranks(study, groups) + folded("Every run", runs)
+    found = "".join(f"<li>{escape(finding)}</li>" for finding in study.findings)
+    said = f"<h3>What the tests found</h3><ul>{found}</ul>" if found else ""
+    return table(study_sheet(study, groups, rows)) + said + _ranks(study, groups) + folded("Every run", runs)
 
 
 def _ranks(study: Study, groups: Sequence[Group]) -> str:

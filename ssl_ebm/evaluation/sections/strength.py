@@ -25,7 +25,7 @@ def strength(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
         chart = line_chart(
             lines,
             title=f"Relative energy by strength of {name.replace('_', ' ')}",
-            x_label="strength, 1 is the strongest in training",
+            x_label="strength",
             y_label="relative energy",
             size=(440, 240),
             x_domain=(0.0, 1.0),
@@ -36,9 +36,10 @@ def strength(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
         return ""
     sheet = sheets.get("strength")
     return (
-        "<p>Mean energy of a held-out image with its augmentation. A good energy rises with the strength. Scales "
-        "differ between objectives, so each is set to its own: 0 is the energy of the weakest augmentation, 1 the mean "
-        f'energy of two different images.</p>{legend(groups)}<div class="panels wide">{"".join(figures)}</div>'
+        "<p>Mean energy of a held-out image with its augmentation, from none to one that leaves little of the image. A "
+        "good energy rises. Scales differ between objectives, so each is set to its own: 0 is the energy without "
+        "augmentation, 1 the mean energy of two different images.</p>"
+        f'{legend(groups)}<div class="panels wide">{"".join(figures)}</div>'
         + (f"<h3>{sheet.title}</h3>{table(sheet)}" if sheet else "")
     )
 
