@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from ssl_ebm.config import TrainingConfig
-from ssl_ebm.data import DataConfig, load_data
+from ssl_ebm.data import DataConfig, Splits, load_data
 from ssl_ebm.devices import choose_compute
 from ssl_ebm.encoder import create_encoder
 from ssl_ebm.evaluation.features import Bank, Split
@@ -86,59 +86,66 @@ def benchmark(bank: Bank, peer_iterations: int) -> None:
         print(f"{clock} seconds: ours {own:.1f}, scikit-learn {other:.1f}, ratio {other / own:.2f}")
 
 
-def sgd_against_images(limit: int | None, backbone: str = "resnet18") -> None:
-    """An epoch of all heads on cached features against one that passes the images through the backbone first.
+def seconds_a_pass(data: Splits, adapt: bool) -> tuple[float, int]:
+    """Time of passing all training images through a ResNet-18, computed from a slice, and its number of features.
 
-    The backbone runs in evaluation mode without gradients, as the protocol without a cache has to for every epoch. Its
-    epoch is computed from a slice of images, in the precision and memory format that this machine computes best in.
+    It runs in evaluation mode without gradients, as the protocol without a cache has it do in every epoch, in the
+    precision and memory format that this machine computes best in.
     """
-    data = load_data(DataConfig(name="fashion_mnist", limit=limit))
     compute = choose_compute(TrainingConfig())
-    encoder = create_encoder(backbone, in_chans=data.in_chans, image_size=data.image_size).eval().to(compute.device)
+    encoder = create_encoder("resnet18", in_chans=data.in_chans, image_size=data.image_size, adapt=adapt)
+    encoder = encoder.eval().to(compute.device)
     if compute.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)
-    n, batch = len(data.train), BATCH_SIZE
-    images, seconds = data.train.images[:batch].to(compute.device).float() / 255, []
+    images, seconds = data.train.images[:BATCH_SIZE].to(compute.device).float() / 255, []
     with torch.inference_mode(), compute.autocast():
         for _ in range(8):
             started = time.perf_counter()
             float(encoder(images).sum())
             seconds.append(time.perf_counter() - started)
-    passes = float(np.median(seconds[2:])) * n / len(images)
+    return float(np.median(seconds[2:])) * len(data.train) / len(images), encoder.num_features
 
-    x, y = torch.randn(n, encoder.num_features), data.train.labels
+
+def sgd_against_images(limit: int | None) -> None:
+    """An epoch of all heads on cached features against one that passes the images through the backbone first."""
+    data = load_data(DataConfig(name="fashion_mnist", limit=limit))
+    passes = {name: seconds_a_pass(data, adapt) for name, adapt in (("as it is", False), ("adapted stem", True))}
+    n, dimension = len(data.train), next(iter(passes.values()))[1]
     started = time.perf_counter()
-    train_heads(x, y, RATES, classes=data.num_classes, epochs=1)
+    train_heads(torch.randn(n, dimension), data.train.labels, RATES, classes=data.num_classes, epochs=1)
     cached = time.perf_counter() - started
-    print(f"an epoch of {n:,} images at batch {batch}, {len(RATES)} heads on {x.shape[1]} features of {backbone}")
-    print(f"{'images through the backbone':<32}{passes:8.2f} s (from {6 * len(images):,} images, {compute})")
-    print(f"{'heads on cached features':<32}{cached:8.2f} s")
-    print(f"{'without and with a cache':<32}{(passes + cached) / cached:8.1f} x in each epoch after the first")
-    print(f"{EPOCHS} epochs: {EPOCHS * (passes + cached):,.0f} s and {passes + EPOCHS * cached:,.0f} s")
+    print(f"{n:,} images, batch {BATCH_SIZE}, {len(RATES)} heads on {dimension} features; seconds: an epoch, {EPOCHS}")
+    print(f"{'cached features':<32}{cached:10.2f}{EPOCHS * cached:12,.0f}")
+    for name, (seconds, _) in passes.items():
+        whole = seconds + cached
+        print(f"{'through a ResNet-18, ' + name:<34}{whole:8.2f}{EPOCHS * whole:12,.0f}{whole / cached:8.0f} x")
 
 
 def at_imagenet_size(rows: int, dimension: int = 2048, classes: int = 1000) -> None:
     """Time of an evaluation of the gradient on a slice, and of the sweep on 1,281,167 images computed from it.
 
-    An iteration is two matrix products of images × dimension × (strengths · classes): linear in images. The Gram matrix
-    is linear in them too, and its eigendecomposition does not depend on them. Iterations are those of the slice.
+    An evaluation is two matrix products of images × dimension × (strengths · classes): linear in images, as the Gram
+    matrix is, whose eigendecomposition does not depend on them. How many evaluations a strength takes is assumed.
     """
     random = torch.Generator().manual_seed(0)
     y = torch.arange(rows) % classes
     x = torch.randn(classes, dimension, generator=random)[y] / 8 + torch.randn(rows, dimension, generator=random)
-    x, full, strength = (x - x.mean(0)) / x.std(0), 1_281_167, [1e-3]
-    seconds = []
+    x, full = (x - x.mean(0)) / x.std(0), 1_281_167
+    started = time.perf_counter()
+    x.T @ x
+    gram, seconds = time.perf_counter() - started, []
     for evaluations in (1, 5):
         started = time.perf_counter()
-        logistic_regression(x, y, strength, classes=classes, max_iterations=evaluations)
+        logistic_regression(x, y, [1.0], classes=classes, max_iterations=evaluations, tolerance=0)
         seconds.append(time.perf_counter() - started)
     each = (seconds[1] - seconds[0]) / 4
     axes, one, sweep = seconds[0] - 2 * each, each * full / rows, 50 * len(STRENGTHS)
     rate, flops = 4 * rows * dimension * classes / each, 4 * full * dimension * classes * sweep
     print(f"slice of {rows:,} x {dimension:,}, {classes:,} classes, {torch.get_num_threads()} thread(s), one strength:")
     print(f"{each:.2f} s an evaluation of the gradient ({rate / 1e9:.0f} GFLOP/s), {axes:.1f} s for the axes")
+    axes += gram * (full / rows - 1)
     print(f"computed for {full:,} images ({full * dimension * 4 / 2**30:.1f} GiB of features):")
-    print(f"{one:.0f} s an evaluation, axes at most {axes * full / rows:.0f} s; {len(STRENGTHS)} x 50 evaluations:")
+    print(f"{one:.0f} s an evaluation, {axes:.0f} s for the axes; {len(STRENGTHS)} strengths x 50 evaluations:")
     print(f"{sweep * one / 3600:.1f} h here; {flops:.1e} FLOP, {flops / 6e14:.1f} minutes at 10 TFLOP/s")
 
 

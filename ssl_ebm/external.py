@@ -7,7 +7,9 @@ the probes are those of a run's `evaluation.json`, by the same code.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,13 +137,26 @@ def timm_encoder(
     if not pretrained:
         return build()
     try:
-        return build(pretrained=True)
+        with _quiet_hub():
+            return build(pretrained=True)
     except ValueError as error:
         build()  # what is wrong without the weights too is not their fault
         raise ValueError(
             f"weights of {name!r} cannot be reached ({' '.join(str(error.__cause__).split())[:200]}): connect to the "
             "hub or fill timm's cache, give a file with --checkpoint, or take random weights with --no-pretrained"
         ) from error
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub's line for each of its retries: what stops it is in the error."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _with_weights(encoder: Encoder, path: Path, classifier: Any) -> Encoder:
