@@ -130,7 +130,7 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "knn": "cosine, exact, bank = train + validation; headline k = 20, T = .07; choice on validation",
         "linear": "standardised, multinomial logistic regression, L2 by validation, refit on train + validation",
         "ridge": "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation",
-        "few_shot": "unit length, multinomial logistic regression at C = 10, 5 nested draws from train, seed 0",
+        "few_shot": "standardised, length 1, logistic regression at C = 10, 5 nested draws from train, seed 0",
         "sgd": "where asked: standardised, momentum .9, cosine, 100 epochs, batch 256, rate of 13 by validation, refit",
         "energy": f"two training views of {min(ENERGY_IMAGES, len(splits.test))} test images, all pairs, seed 0",
         "seed": model.config.seed,

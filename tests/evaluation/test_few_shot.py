@@ -9,7 +9,9 @@ from ssl_ebm.evaluation.features import Split
 from ssl_ebm.evaluation.few_shot import few_shot, rank_in_class
 
 
-def unit(features):
+def directions(split, train):
+    """Standardised by train, of length 1."""
+    features = (split.features - train.features.mean(0)) / train.features.std(0)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
@@ -22,8 +24,8 @@ def test_equals_the_protocol_spelled_out_with_scikit_learn():
             rank = rank_in_class(b.train.labels, np.random.RandomState(7 + draw))
             drawn = rank < shots
             model = LogisticRegression(C=1.0, tol=1e-6, max_iter=10_000)
-            model.fit(unit(b.train.features[drawn]), b.train.labels[drawn])
-            expected.append(model.score(unit(b.test.features), b.test.labels))
+            model.fit(directions(b.train, b.train)[drawn], b.train.labels[drawn])
+            expected.append(model.score(directions(b.test, b.train), b.test.labels))
         got = result[str(shots)]
         assert got["accuracies"] == pytest.approx(expected)
         assert got["mean"] == pytest.approx(np.mean(expected))
@@ -63,10 +65,19 @@ def test_a_class_that_is_absent_is_never_right():
     assert max(result["20"]["accuracies"]) <= (b.test.labels != 3).mean()
 
 
-def test_only_directions_count():
+def test_shift_and_scale_of_each_feature_do_not_count():
+    scale, shift = np.float32(2.0 ** np.arange(-6, 6)), np.float32(np.linspace(-4, 4, 12))
     b = bank()
-    scaled = bank(train=Split(b.train.features * np.float32(4), b.train.labels))
-    assert few_shot(scaled, shots=(5,)) == few_shot(b, shots=(5,))
+    train, test = (Split(part.features * scale + shift, part.labels) for part in (b.train, b.test))
+    moved, plain = few_shot(bank(train=train, test=test), shots=(5, 20)), few_shot(b, shots=(5, 20))
+    for shots in ("5", "20"):
+        assert moved[shots]["accuracies"] == pytest.approx(plain[shots]["accuracies"], abs=1 / 50)
+
+
+def test_a_direction_that_all_features_share_does_not_hide_the_classes():
+    b = bank()
+    train, test = (Split(part.features + np.float32(300), part.labels) for part in (b.train, b.test))
+    assert few_shot(bank(train=train, test=test), shots=(20,))["20"]["mean"] > 0.5
 
 
 def test_what_cannot_be_drawn_is_refused():
