@@ -1,4 +1,4 @@
-"""ssl-ebm: pretrain, evaluate, compare, export, objectives."""
+"""ssl-ebm: pretrain, evaluate, compare, sample, export, objectives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Self-supervised representation learning framed as energy-based models.
   ssl-ebm pretrain configs/quickstart/simclr.yaml        train an encoder without labels
   ssl-ebm evaluate runs/quickstart/simclr                kNN, linear probe, energies
   ssl-ebm compare runs/quickstart/*                      one table, one report.html
+  ssl-ebm sample runs/fashion_mnist/ebm                  images drawn from a run's energy
   ssl-ebm export runs/quickstart/simclr encoder.safetensors
   ssl-ebm objectives                                     what there is to train with
 """
@@ -50,6 +51,15 @@ Encoders that were trained elsewhere get the same probes, without energies:
 COMPARE = """\
 Compare runs as energies: a table, and one self-contained report.html with energy histograms, training curves and
 nearest neighbours by energy. Runs that were not evaluated yet are evaluated first.
+"""
+
+SAMPLE = """\
+Draw images from a run's energy by its own sampler, into RUN/samples: chains from noise, chains from images, and chains
+from noise that an image lowers the energy of, E(x, ·). The first two need a section generative in the config:
+
+  ssl-ebm pretrain configs/fashion_mnist/ebm.yaml
+  ssl-ebm sample runs/fashion_mnist/ebm
+  ssl-ebm sample runs/quickstart/simclr --convert-batch-norm     adversarial: never trained on what it then finds
 """
 
 EXPORT = """\
@@ -124,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         "--report", metavar="FILE", help="where the report goes (default: report.html beside the runs)"
     )
 
+    sample = add("sample", "images drawn from a run's energy", SAMPLE)
+    sample.add_argument("run", metavar="RUN", help="run directory")
+    sample.add_argument("--count", type=int, default=16, help="images a block (default: %(default)s)")
+    sample.add_argument("--steps", type=int, help="of each chain (default: as in the training)")
+    sample.add_argument("--seed", type=int, default=0, help="of the chains (default: %(default)s)")
+    sample.add_argument("--convert-batch-norm", action="store_true", help="make BatchNorm the fixed map of eval mode")
+    sample.add_argument("--device", default="cpu", help="cpu, cuda (default: %(default)s)")
+    sample.add_argument("--force", action="store_true", help="overwrite the picture of this checkpoint")
+
     export = add("export", "weights that timm loads", EXPORT)
     export.add_argument("run", metavar="RUN", help="run directory")
     export.add_argument("path", metavar="FILE", help="weights to write, ending in .safetensors")
@@ -191,6 +210,23 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sample(options: argparse.Namespace) -> int:
+    from ssl_ebm.sample import sample
+
+    picture = sample(
+        options.run,
+        count=options.count,
+        steps=options.steps,
+        seed=options.seed,
+        convert_batch_norm=options.convert_batch_norm,
+        force=options.force,
+        device=options.device,
+    )
+    print("\n".join(picture.lines))
+    print(f"wrote {picture.path}")
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from ssl_ebm.model import load
 
@@ -229,6 +265,7 @@ _COMMANDS = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "compare": _compare,
+    "sample": _sample,
     "export": _export,
     "objectives": _objectives,
 }

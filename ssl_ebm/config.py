@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ssl_ebm.data import DataConfig
 from ssl_ebm.encoder import EncoderConfig
+from ssl_ebm.generative.config import GenerativeConfig
 from ssl_ebm.names import unknown
 from ssl_ebm.optim import OptimizerConfig
 
@@ -77,6 +78,7 @@ class Config:
         objective: `name`, and the arguments that differ from the paper's.
         optimizer: How parameters are updated.
         training: The loop.
+        generative: An energy of images beside the objective's; null: none, and nothing is paid for it.
     """
 
     run_dir: str = "runs/run"
@@ -87,11 +89,14 @@ class Config:
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "simclr"})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    generative: GenerativeConfig | None = None
 
     def __post_init__(self) -> None:
         for part in ("views", "objective"):
             if "name" not in getattr(self, part):
                 raise ValueError(f"{part} needs a name, e.g. {part}.name=simclr")
+        if self.objective["name"] == "none" and self.generative is None:
+            raise ValueError("objective none trains nothing by itself: add a section generative, or choose another")
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -138,10 +143,15 @@ def _unknown_key(full_key: str) -> str:
     owner: Any = Config
     *parents, last = full_key.split(".")
     for parent in parents:
-        owner = next(f.default_factory for f in dataclasses.fields(owner) if f.name == parent)
+        owner = next(_section(f) for f in dataclasses.fields(owner) if f.name == parent)
     valid = [f.name for f in dataclasses.fields(owner)]
     prefix = "".join(parent + "." for parent in parents)
     return unknown("config key", prefix + last, [prefix + name for name in valid])
+
+
+def _section(field: dataclasses.Field[Any]) -> Any:
+    """The dataclass of a section, also where it is absent by default."""
+    return GenerativeConfig if field.name == "generative" else field.default_factory
 
 
 def save_config(config: Config, path: Path) -> None:

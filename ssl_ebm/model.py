@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import faiss
@@ -19,9 +20,16 @@ from ssl_ebm.config import Config, load_config
 from ssl_ebm.encoder import Encoder, EncoderConfig, JointEmbedding, create_encoder
 from ssl_ebm.energies import Energy
 from ssl_ebm.gauges import Gauge
+from ssl_ebm.generative.config import SAMPLERS, GenerativeConfig, build
+from ssl_ebm.generative.frozen import convert_batch_norm as convert
+from ssl_ebm.generative.heads import Head, JointHead, LogitsHead
+from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.sampling import Samples, chain_length, pair_energy, run_chains
+from ssl_ebm.generative.training import Generative, create_head
 from ssl_ebm.objectives import Objective, create_objective
 
 Images = Float[Tensor, "n c h w"]
+Others = Float[Tensor, "m c h w"]
 
 
 class EnergyModel(nn.Module):
@@ -36,14 +44,21 @@ class EnergyModel(nn.Module):
         scorer: E on projections.
         config: The run's config.
         gauge: How E is related to the pointwise mutual information; None: by its order only.
+        head: E of a single image; None: the run trained none.
     """
 
     def __init__(
-        self, encoder: Encoder, projector: nn.Module, scorer: Energy, config: Config, gauge: Gauge | None = None
+        self,
+        encoder: Encoder,
+        projector: nn.Module,
+        scorer: Energy,
+        config: Config,
+        gauge: Gauge | None = None,
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.projector, self.scorer, self.config = encoder, projector, scorer, config
-        self.gauge = gauge
+        self.gauge, self.head = gauge, head
         self.requires_grad_(False)
         super().train(False)
 
@@ -68,16 +83,127 @@ class EnergyModel(nn.Module):
         """E(x_i, y_i)."""
         return self.scorer.paired(self.embed(x), self.embed(y))
 
-    def energy_matrix(self, x: Images, y: Images) -> Float[Tensor, "n m"]:
+    def energy_matrix(self, x: Images, y: Others) -> Float[Tensor, "n m"]:
         """E(x_i, y_j)."""
         return self.scorer.cross(self.embed(x), self.embed(y))
 
-    def free_energy(self, x: Images, bank: Images, beta: float = 1.0) -> Float[Tensor, " n"]:
+    def free_energy(self, x: Images, bank: Others, beta: float = 1.0) -> Float[Tensor, " n"]:
         """F(x) = -1/β log mean_j exp(-β E(x, bank_j)): low where x resembles the bank."""
         if not beta > 0:
             raise ValueError(f"beta must be > 0, got {beta}")
         energies = -beta * self.energy_matrix(x, bank)
         return -(energies.logsumexp(1) - math.log(energies.shape[1])) / beta
+
+    def image_energy(self, x: Images, *, bank: Others | None = None) -> Float[Tensor, " n"]:
+        """E(x_i) of single images, by the generative head; sizes as in training, `sample_shape`.
+
+        Args:
+            x: Images.
+            bank: Images that the joint head sums over; the other heads take none.
+
+        Raises:
+            ValueError: The run trained no generative head, or the joint head has no bank.
+        """
+        return self._image_energy(bank)(x.to(self.device))
+
+    def _image_energy(self, bank: Others | None) -> ImageEnergy:
+        if self.head is None:
+            raise ValueError("the run has no energy of single images: train one with a section generative")
+        projections = None if bank is None or not isinstance(self.head, JointHead) else self._embed(bank).detach()
+        return ImageEnergy(self.encoder, self.projector, self.head, bank=projections)
+
+    def _embed(self, x: Images) -> Float[Tensor, "n dim"]:
+        return self.projector(self.encoder.at_any_size(x.to(self.device))).float()
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the views that it was trained on."""
+        size = int(self.config.views.get("size", self.encoder.image_size))
+        return self.encoder.in_chans, size, size
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        x0: Images | None = None,
+        given: Images | None = None,
+        label: int | None = None,
+        bank: Others | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        convert_batch_norm: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> Samples:
+        """Images by the run's own sampler: from E(x), from E(x, y) of a class, or from E(given, x).
+
+        Chains start at `x0`, else at uniform noise. Under E(given, ·) of a run without a generative head they find
+        images that the encoder takes for views of the given ones, which need not look like images: training never
+        contrasted in x, and the result is marked `adversarial`.
+
+        Args:
+            n: How many; None: as many as `x0` or `given`.
+            x0: Where chains start.
+            given: Samples x' of p(x' | x) ∝ exp(-E(x, x')), one for each.
+            label: A class, for the logits head.
+            bank: As in `image_energy`.
+            steps: Of each chain; None: from noise as many as a chain of the training lives, else a call's.
+            seed: Of noise and steps.
+            convert_batch_norm: Let BatchNorm be what it is in eval mode, a fixed affine map.
+            progress: Told after each round how many steps it was.
+
+        Raises:
+            ValueError: Nothing to sample from, images out of range, a BatchNorm, or chains that diverge.
+        """
+        if convert_batch_norm:
+            model = copy.deepcopy(self)
+            convert(model, "affine")
+            return model.sample(
+                n, x0=x0, given=given, label=label, bank=bank, steps=steps, seed=seed, progress=progress
+            )
+        settings = self.config.generative or GenerativeConfig()
+        sampler = build("sampler", SAMPLERS, settings.sampler)
+        if given is not None and label is not None:
+            raise ValueError("sample takes given images or a label, not both")
+        start = next((x for x in (x0, given) if x is not None), None)
+        count = n if n is not None else len(start) if start is not None else 0
+        if count < 1 or (start is not None and len(start) != count) or (given is not None and len(given) != count):
+            raise ValueError(f"sample needs n >= 1, and x0 and given of n images each, got n={n}")
+        generator = torch.Generator(self.device).manual_seed(seed)
+        if x0 is None:
+            x0 = torch.rand(count, *self.sample_shape, generator=generator, device=self.device)
+            steps = steps or chain_length(sampler, self.config.generative)
+        energy: Callable[[Tensor], Tensor]
+        networks: tuple[nn.Module, ...] = (self.encoder, self.projector)
+        if given is not None:
+            energy = pair_energy(self._embed, self.scorer, given)
+        elif label is not None:
+            energy = self._class_energy(label)
+        else:
+            energy = image_energy = self._image_energy(bank)
+            networks = (image_energy,)
+        return run_chains(
+            energy,
+            x0.to(self.device),
+            sampler,
+            *networks,
+            steps=steps or sampler.steps,
+            adversarial=given is not None and self.head is None,
+            generator=generator,
+            progress=progress,
+        )
+
+    def _class_energy(self, label: int) -> Callable[[Tensor], Tensor]:
+        head = self.head
+        if not isinstance(head, LogitsHead):
+            raise ValueError("a label is sampled from E(x, y): train with generative.head=logits")
+
+        def energy(x: Tensor) -> Tensor:
+            logits = self._embed(x)
+            if not 0 <= label < logits.shape[1]:
+                raise ValueError(f"label must be in [0, {logits.shape[1] - 1}], got {label}")
+            return head.label_energy.energy(logits, torch.full((len(x),), label, device=x.device))
+
+        return energy
 
     def canonical(self, bank: Float[Tensor, "2 n c h w"]) -> EnergyModel:
         """This model with a canonical energy, -log p(x, y) / (p(x) p(y)) in nats: comparable over objectives.
@@ -94,7 +220,7 @@ class EnergyModel(nn.Module):
             )
         a, b = (torch.cat([self.embed(part) for part in view.split(500)]) for view in bank)
         energy = self.gauge.fit(self.scorer, a, b).to(self.device)
-        return EnergyModel(self.encoder, self.projector, energy, self.config, gauge=Gauge())
+        return EnergyModel(self.encoder, self.projector, energy, self.config, gauge=Gauge(), head=self.head)
 
     def index(self, y: Images) -> EnergyIndex:
         """A faiss index of images, searched by energy: `index(y).search(model.embed(x), k)`."""
@@ -153,9 +279,15 @@ def _columns(vectors: Tensor, last: Tensor) -> np.ndarray:
     return torch.cat([vectors, last[:, None]], dim=1).detach().cpu().numpy()
 
 
-def keep(model: JointEmbedding, objective: Objective) -> dict[str, Tensor]:
+def keep(model: JointEmbedding, objective: Objective, generative: Generative | None = None) -> dict[str, Tensor]:
     """Of a training's state, the tensors of an `EnergyModel`."""
-    parts = {"encoder": model.encoder, "projector": model.projector, "scorer": objective.scorer}
+    parts: dict[str, nn.Module] = {
+        "encoder": model.encoder,
+        "projector": model.projector,
+        "scorer": objective.scorer,
+    }
+    if generative is not None:
+        parts["head"] = generative.head
     if objective.gauge is not None:
         parts["gauge"] = objective.gauge
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
@@ -188,6 +320,9 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel
     encoder = build_encoder(dataclasses.replace(config.encoder, pretrained=False), **json.loads(metadata["images"]))
     objective = create_objective(**config.objective)
     projector = objective.heads.projector.build(encoder.num_features)
-    model = EnergyModel(encoder, projector, objective.scorer, config, gauge=objective.gauge)
+    head = None
+    if config.generative is not None:
+        head = create_head(config.generative, encoder, dim=objective.heads.projector.dim, energy=objective.scorer)
+    model = EnergyModel(encoder, projector, objective.scorer, config, gauge=objective.gauge, head=head)
     model.load_state_dict(tensors)
     return model.to(device)

@@ -18,6 +18,7 @@ from ssl_ebm.config import Config, differences, load_config
 from ssl_ebm.data import Splits, load_data
 from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.encoder import JointEmbedding
+from ssl_ebm.generative.training import Generative
 from ssl_ebm.model import build_encoder, keep
 from ssl_ebm.objectives import Objective, create_objective, objective_arguments
 from ssl_ebm.optim import create_optimizer
@@ -38,8 +39,20 @@ class Run:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
+    generative: Generative | None = None
     step: int = 0
     skipped: int = 0
+
+    @property
+    def parts(self) -> list[JointEmbedding | Objective | Generative]:
+        """What has parameters and follows the training's progress."""
+        return [self.model, self.objective, *([] if self.generative is None else [self.generative])]
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last update showed a sign of divergence, so that it must not replace the last good checkpoint."""
+        alarmed = self.generative is not None and self.generative.alarm.sign is not None
+        return alarmed and self.step < self.total_steps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,11 +142,42 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     if distributed.world_size() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if compute.device.type == "cuda" else model
     objective = objective.to(compute.device)
-    optimizer = create_optimizer([model, objective], config.optimizer)
-    device_images = images.to(compute.device)
+    generative = _build_generative(config, compute, views, model, objective)
+    trained = [model, objective, *([] if generative is None else [generative])]
     return Run(
-        config, directory, splits, compute, views, model, objective, optimizer, device_images, labels.to(compute.device)
+        config,
+        directory,
+        splits,
+        compute,
+        views,
+        model,
+        objective,
+        create_optimizer(trained, config.optimizer),
+        images.to(compute.device),
+        labels.to(compute.device),
+        generative,
     )
+
+
+def _build_generative(
+    config: Config, compute: Compute, views: Views | MultiCrop, model: JointEmbedding, objective: Objective
+) -> Generative | None:
+    if config.generative is None:
+        return None
+    if distributed.world_size() > 1:
+        raise ValueError(
+            "a section generative trains on one process: each has chains of its own, and a checkpoint holds one's"
+        )
+    return Generative(
+        config.generative,
+        model,
+        energy=objective.scorer,
+        dim=objective.heads.projector.dim,
+        shape=(model.encoder.in_chans, views.size, views.size),
+        seed=config.seed,
+        batch=config.training.batch_size // config.training.accumulate,
+        autocast=compute.autocast,
+    ).to(compute.device)
 
 
 def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
@@ -141,6 +185,8 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
     run.model.load_state_dict(checkpoint["model"])
     run.objective.load_state_dict(checkpoint["objective"])
     run.optimizer.load_state_dict(checkpoint["optimizer"])
+    if run.generative is not None:
+        run.generative.load_state_dict(checkpoint["generative"])
     run.step, run.skipped = checkpoint["step"], checkpoint["skipped"]
 
 
@@ -148,12 +194,14 @@ def save(run: Run) -> None:
     """Write the checkpoint, and the weights that a user keeps."""
     if distributed.rank() > 0:
         return
-    state = {"step": run.step, "skipped": run.skipped}
+    state: dict[str, Any] = {"step": run.step, "skipped": run.skipped}
     state |= {name: getattr(run, name).state_dict() for name in ("model", "objective", "optimizer")}
+    if run.generative is not None:
+        state["generative"] = run.generative.state_dict()
     save_checkpoint(run.directory.checkpoint, state)
     images = json.dumps({"in_chans": run.splits.in_chans, "image_size": run.splits.image_size})
     metadata = {"images": images, "step": str(run.step), "finished": str(run.step >= run.total_steps)}
-    save_tensors(run.directory.encoder, keep(run.model, run.objective), metadata)
+    save_tensors(run.directory.encoder, keep(run.model, run.objective, run.generative), metadata)
 
 
 def describe(run: Run) -> str:
@@ -173,4 +221,6 @@ def describe(run: Run) -> str:
         "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
         f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
     }
+    if run.generative is not None:
+        lines["generative"] = str(run.generative)
     return "\n".join(f"{name:<10} {line}" for name, line in lines.items())

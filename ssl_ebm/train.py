@@ -48,7 +48,8 @@ def pretrain(
     Raises:
         FileExistsError: The run directory exists and `resume` is False.
         ValueError: Anything that the config asks for and cannot be had.
-        TrainingStopped: Gradients stayed non-finite, or the embeddings collapsed and `stop_on_collapse` is set.
+        TrainingStopped: Gradients stayed non-finite, an energy of images diverged, or the embeddings collapsed and
+            `stop_on_collapse` is set.
     """
     if not isinstance(config, Config):
         config = load_config(config, overrides)
@@ -86,12 +87,25 @@ def _train(run: Run) -> None:
                 bar.set_postfix_str(monitor.summary, refresh=False)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-            if _due(run, config.checkpoint_every_steps) or interrupt.requested:
+            if run.generative is not None and run.generative.alarm.persisted:
+                raise TrainingStopped(diverged(run))
+            if (_due(run, config.checkpoint_every_steps) or interrupt.requested) and not run.suspect:
                 save(run)
             if interrupt.requested:
                 raise KeyboardInterrupt(f"stopped after update {run.step}: continue with --resume")
             if monitor.collapsed and config.stop_on_collapse:
                 raise TrainingStopped(f"{monitor.collapsed} at update {run.step}; the last checkpoint is from before")
+
+
+def diverged(run: Run) -> str:
+    """Why a run with a generative part ended itself, and what to change."""
+    assert run.generative is not None
+    alarm = run.generative.alarm
+    return (
+        f"the energy of images diverged at update {run.step}: for {alarm.count} updates {alarm.persisted}; lower "
+        f"optimizer.lr ({run.config.optimizer.lr:g}), take more sampler steps or a generative.loss.energy_penalty; the "
+        f"last checkpoint in {run.directory.path} is from before"
+    )
 
 
 def _due(run: Run, every: int) -> bool:
@@ -144,14 +158,16 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
     seed = _seed(config.seed, run.step * distributed.world_size() + distributed.rank())
     torch.manual_seed(seed)  # dropout and drop path
     generator = torch.Generator(run.compute.device).manual_seed(seed)
-    for module in (run.model, run.objective):
-        module.set_progress(run.step / run.total_steps)
+    for part in run.parts:
+        part.set_progress(run.step / run.total_steps)
     run.optimizer.zero_grad(set_to_none=True)
     for index in batches(run):
         views = run.views(run.images[index], generator=generator)
         with run.compute.autocast():
             embeddings = network(views, index, run.labels[index] if run.objective.by_label else None)
         step = run.objective(embeddings)
+        if run.generative is not None:
+            step = run.generative(run.model, step, embeddings, views, generator)
         (step.loss / config.training.accumulate).backward()
     distributed.average_gradients(run.objective.parameters())
     for module in (run.model, run.objective):

@@ -16,6 +16,7 @@ LAYERS = [  # from top to bottom
     "compare",
     "external",
     "evaluate",
+    "sample",
     "train",
     "interrupt",
     "run",

@@ -20,6 +20,8 @@ class ScalarHead(nn.Module):
         hidden: Widths of the hidden layers; () is linear.
     """
 
+    reads = "features"
+
     def __init__(self, features: int, *, hidden: Sequence[int] = (128,)) -> None:
         super().__init__()
         widths = (features, *hidden)
@@ -44,6 +46,8 @@ class LogitsHead(nn.Module):
         temperature: τ.
     """
 
+    reads = "projection"
+
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
         self.label_energy = LabelEnergy(temperature=temperature)
@@ -64,6 +68,8 @@ class JointHead(nn.Module):
         energy: The joint energy of projections; it belongs to the objective.
         temperature: τ.
     """
+
+    reads = "projection"
 
     def __init__(self, energy: Energy, *, temperature: float = 1.0) -> None:
         super().__init__()
@@ -90,6 +96,8 @@ class NormHead(nn.Module):
         concentration: β.
     """
 
+    reads = "features"
+
     def __init__(self, features: int, *, latent: int, concentration: float = 0.01) -> None:
         super().__init__()
         if latent < 2 or not concentration >= 0:
@@ -105,3 +113,6 @@ class NormHead(nn.Module):
         """E(x, z) - E(x) = -β ⟨g(f), z/‖z‖⟩."""
         cosine = (F.normalize(self.direction(features), dim=1) * F.normalize(z, dim=1)).sum(1)
         return -self.concentration * cosine
+
+
+Head = ScalarHead | LogitsHead | JointHead | NormHead

@@ -35,9 +35,9 @@ from ssl_ebm.generative.chains import (
 class SGLD:
     """Langevin dynamics, proper or tempered; its stationary density is exp(-E / T) up to an error of order s.
 
-    In use: JEM s = 1, σ = .01, 20 steps; Du and Mordatch 10, .005, 60; improved CD 100, .001, 40; EBCLR .05, .01 with
-    `young_noise` .05 for 3 updates, gradient ±1, 10 steps. A constant step has a bias: variance 1/(k (1 - s k / 2)) for
-    E = k x² / 2 at T = 1.
+    In use: JEM s = 1, σ = .01, 20 steps, the defaults; Du and Mordatch 10, .005, 60; improved CD 100, .001, 40; EBCLR
+    .05, .01 with `young_noise` .05 for 3 updates, gradient ±1, 10 steps. A constant step has a bias: variance
+    1/(k (1 - s k / 2)) for E = k x² / 2 at T = 1.
 
     Attributes:
         step_size: s.
@@ -49,8 +49,8 @@ class SGLD:
         mature: Updates after which a chain is no longer young.
     """
 
-    step_size: float
-    noise: float
+    step_size: float = 1.0
+    noise: float = 0.01
     steps: int = 20
     gradient_clamp: float | None = None
     limits: Limits | None = (0.0, 1.0)

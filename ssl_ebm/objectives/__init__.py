@@ -26,6 +26,7 @@ from ssl_ebm.objectives.contrastive import (
 )
 from ssl_ebm.objectives.latent_code import dino, msn, swav
 from ssl_ebm.objectives.noise_contrastive import cpc, jsd, nce, nwj, siglip
+from ssl_ebm.objectives.none import none
 from ssl_ebm.objectives.objective import Objective, Step
 from ssl_ebm.objectives.parts import PARTS, change_parts, custom
 from ssl_ebm.objectives.regularized import (
@@ -116,7 +117,7 @@ def objective_builder(name: str) -> Callable[..., Objective]:
     Raises:
         ValueError: There is no objective of that name.
     """
-    builders = OBJECTIVES | {"custom": custom}
+    builders = OBJECTIVES | {"custom": custom, "none": none}
     if name not in builders:
         raise ValueError(unknown("objective", name, builders))
     return builders[name]

@@ -1,0 +1,138 @@
+"""The section `generative` of a run's config: an energy of images beside the joint embedding."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssl_ebm.generative import estimators
+from ssl_ebm.generative.heads import JointHead, LogitsHead, NormHead, ScalarHead
+from ssl_ebm.generative.metropolis import HMC, MALA
+from ssl_ebm.generative.samplers import SGLD, AnnealedSGLD
+from ssl_ebm.names import unknown
+
+HEADS: dict[str, Callable[..., Any]] = {
+    "scalar": ScalarHead,
+    "logits": LogitsHead,
+    "joint": JointHead,
+    "norm": NormHead,
+}
+Sampler = SGLD | AnnealedSGLD | MALA | HMC
+SAMPLERS: dict[str, Callable[..., Any]] = {"sgld": SGLD, "annealed": AnnealedSGLD, "mala": MALA, "hmc": HMC}
+LOSSES: dict[str, Callable[..., Any]] = {
+    "maximum_likelihood": estimators.MaximumLikelihood,
+    "latent_guided": estimators.LatentGuided,
+    "denoising": estimators.DenoisingScore,
+    "sliced": estimators.SlicedScore,
+    "noise_contrastive": estimators.NoiseContrastive,
+    "conditional_noise_contrastive": estimators.ConditionalNoiseContrastive,
+}
+CHAINS = ("persistent", "noise", "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainsConfig:
+    """Where chains start, and how many there are.
+
+    Attributes:
+        start: persistent (PCD: a replay buffer), noise (short-run: uniform noise each time), data (CD-k).
+        count: Chains an update; None: as many as images.
+        size: Slots of the buffer.
+        restart: Probability that a drawn chain starts anew from noise.
+        flip: Mirror half of the drawn chains, so that they mix; for data that are as likely mirrored.
+    """
+
+    start: str = "persistent"
+    count: int | None = None
+    size: int = 10_000
+    restart: float = 0.05
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start not in CHAINS:
+            raise ValueError(unknown("generative.chains.start", self.start, CHAINS))
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"generative.chains.count must be >= 1 or null, got {self.count}")
+        if self.size < 1 or not 0 <= self.restart <= 1:
+            raise ValueError(
+                f"generative.chains needs size >= 1 and restart in [0, 1], got {self.size} and {self.restart}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeConfig:
+    """An energy of images, trained along with the objective: loss + weight × this one's.
+
+    JEM is objective `supervised` with head `logits`; EBCLR `simclr` with head `joint` and weight .1; CLEL `simclr` with
+    head `norm` and loss `latent_guided`; a plain EBM objective `none` with head `scalar`.
+
+    Attributes:
+        head: `name` (scalar, logits, joint, norm) and its arguments.
+        loss: `name` (maximum_likelihood, latent_guided, denoising, sliced, noise_contrastive,
+            conditional_noise_contrastive) and its arguments.
+        sampler: `name` (sgld, annealed, mala, hmc) and its arguments; losses without chains use it to sample only.
+        chains: Where chains start.
+        weight: Factor of the loss.
+        warmup: Fraction of the training in which the weight rises linearly from 0.
+        patience: Updates in a row with a sign of divergence before the run stops.
+    """
+
+    head: dict[str, Any] = field(default_factory=lambda: {"name": "scalar"})
+    loss: dict[str, Any] = field(default_factory=lambda: {"name": "maximum_likelihood"})
+    sampler: dict[str, Any] = field(default_factory=lambda: {"name": "sgld"})
+    chains: ChainsConfig = field(default_factory=ChainsConfig)
+    weight: float = 1.0
+    warmup: float = 0.0
+    patience: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"generative.weight must be > 0, got {self.weight}: leave the section out instead")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"generative.warmup is a fraction of the training: must be in [0, 1], got {self.warmup}")
+        if self.patience < 1:
+            raise ValueError(f"generative.patience must be >= 1, got {self.patience}")
+        if self.head.get("name") not in HEADS:
+            raise ValueError(unknown("generative.head name", str(self.head.get("name")), HEADS))
+        sampler, loss = build("sampler", SAMPLERS, self.sampler), build("loss", LOSSES, self.loss)
+        if getattr(loss, "divergence_weight", 0.0) and not isinstance(sampler, SGLD):
+            raise ValueError(
+                "generative.loss.divergence_weight goes through the last SGLD step, and one that may be rejected "
+                f"has no gradient: got sampler {self.sampler['name']}, take sgld"
+            )
+
+
+def build(kind: str, options: Mapping[str, Callable[..., Any]], given: Mapping[str, Any], **known: Any) -> Any:
+    """One part from its `name` and arguments; of `known`, it gets those that it takes and that are not given.
+
+    Raises:
+        ValueError: Unknown or missing name, or a value out of range.
+        TypeError: Unknown or missing argument.
+    """
+    arguments = dict(given)
+    if "name" not in arguments:
+        raise ValueError(f"generative.{kind} needs a name, e.g. generative.{kind}.name={next(iter(options))}")
+    name = arguments.pop("name")
+    if name not in options:
+        raise ValueError(unknown(f"generative.{kind}", str(name), options))
+    parameters = inspect.signature(options[name]).parameters
+    for argument in arguments:
+        if argument not in parameters:
+            raise TypeError(unknown(f"argument of generative.{kind} {name!r}", argument, parameters))
+    values = {argument: value for argument, value in known.items() if argument in parameters}
+    values |= {argument: _typed(value, parameters[argument]) for argument, value in arguments.items()}
+    for argument, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and argument not in values:
+            raise TypeError(f"generative.{kind} {name!r} needs {argument}: generative.{kind}.{argument}=...")
+    return options[name](**values)
+
+
+def _typed(value: Any, parameter: inspect.Parameter) -> Any:
+    """YAML's 1 as 1.0 and its list as a tuple, where that is meant."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_typed(item, parameter) for item in value)
+    if isinstance(value, int) and not isinstance(value, bool) and "int" not in str(parameter.annotation).lower():
+        return float(value)
+    return value

@@ -1,0 +1,136 @@
+"""Samples of a run as a picture: chains from noise and from images, and images compatible with given ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ssl_ebm.checkpoint import RunDirectory, load_tensors, write_atomically
+from ssl_ebm.data import load_data
+from ssl_ebm.generative.heads import JointHead
+from ssl_ebm.generative.sampling import Samples
+from ssl_ebm.model import EnergyModel, load
+
+GAP = 2  # white pixels between images
+LEAST_SIDE = 40  # pixels that an image is enlarged to
+
+
+class Picture(NamedTuple):
+    """What was written, and a line on each of its blocks."""
+
+    path: Path
+    lines: list[str]
+
+
+def sample(
+    run_dir: str | Path,
+    *,
+    count: int = 16,
+    steps: int | None = None,
+    seed: int = 0,
+    convert_batch_norm: bool = False,
+    force: bool = False,
+    device: str = "cpu",
+) -> Picture:
+    """Write RUN/samples/update_N.png: blocks of `count` chains each, with the run's sampler.
+
+    From noise and from validation images under E(x), where the run has an image energy; then validation images x, and
+    below them where chains from noise went under E(x, ·), which without an image energy is an adversarial probe.
+
+    Args:
+        run_dir: A run directory.
+        count: Images a block.
+        steps: Of each chain; None: as `EnergyModel.sample` has it.
+        seed: Of the chains.
+        convert_batch_norm: Make BatchNorm the fixed map that it is in eval mode.
+        force: Overwrite the picture.
+        device: Where to compute.
+
+    Raises:
+        FileNotFoundError: It is not a run directory, or has no checkpoint yet.
+        FileExistsError: The picture is there and `force` is False.
+        ValueError: A BatchNorm that was not to be converted, or chains that diverge.
+    """
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
+    run = RunDirectory(Path(run_dir)).require()
+    update = int(load_tensors(run.encoder)[1]["step"])
+    path = run.path / "samples" / f"update_{update:07d}.png"
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists: overwrite it with --force")
+    model = load(run.path, device)
+    images = _validation_images(model, max(count, 256))
+    blocks, lines = [], []
+
+    def draw(title: str, **options: object) -> None:
+        total = steps or 0
+        with tqdm(total=total or None, desc=title, unit="step", dynamic_ncols=True) as bar:
+            given: dict[str, object] = {"steps": steps, "seed": seed, "progress": bar.update}
+            drawn = model.sample(**given, convert_batch_norm=convert_batch_norm, **options)  # type: ignore[arg-type]
+            lines.append(f"{title}: {bar.n} steps, {_describe(drawn)}")
+        blocks.append(drawn.images)
+
+    bank = images if isinstance(model.head, JointHead) else None
+    if model.head is not None:
+        draw("from noise", n=count, bank=bank)
+        draw("from images", x0=images[:count], bank=bank)
+    blocks.append(images[:count])
+    draw("compatible with the images above", given=images[:count])
+    write_atomically(path, lambda p: grid(blocks).save(p, format="PNG"))
+    return Picture(path, lines)
+
+
+def _describe(samples: Samples) -> str:
+    probe = ", an adversarial probe: the energy was never contrasted in x" if samples.adversarial else ""
+    energy = samples.energy
+    return (
+        f"effective temperature {samples.temperature:.3g}, energy {float(energy.mean()):.3f} "
+        f"± {float(energy.std(correction=0)):.3f} nats{probe}"
+    )
+
+
+def _validation_images(model: EnergyModel, count: int) -> Float[Tensor, "n c h w"]:
+    """Images of the validation split in [0, 1], at the size that the run was trained on."""
+    images = load_data(model.config.data).validation.images[:count].float() / 255
+    size = model.sample_shape[1:]
+    resized = images if images.shape[2:] == size else F.interpolate(images, size, mode="area")
+    return resized.clamp(0, 1).to(model.device)
+
+
+def grid(blocks: list[Float[Tensor, "n c h w"]], columns: int | None = None) -> Image.Image:
+    """Blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
+
+    Args:
+        blocks: Images in [0, 1], of one size.
+        columns: Images a row; None: at most 16.
+    """
+    columns = columns or min(16, max(len(block) for block in blocks))
+    rows = []
+    for block in blocks:
+        channels, height, width = block.shape[1:]
+        factor = max(1, math.ceil(LEAST_SIDE / height))
+        pixels = block.detach().float().cpu().mul(255).round().byte().numpy()
+        pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
+        if channels not in (1, 3):
+            pixels = pixels[..., :1]
+        cell = np.pad(
+            np.broadcast_to(pixels, (*pixels.shape[:3], 3)),
+            ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)),
+            constant_values=255,
+        )
+        missing = -len(cell) % columns
+        cell = np.concatenate([cell, np.full((missing, *cell.shape[1:]), 255, np.uint8)])
+        lines = cell.reshape(-1, columns, *cell.shape[1:]).transpose(0, 2, 1, 3, 4)
+        rows += [
+            lines.reshape(-1, columns * cell.shape[2], 3),
+            np.full((4 * GAP, columns * cell.shape[2], 3), 255, np.uint8),
+        ]
+    return Image.fromarray(np.concatenate(rows[:-1]))
