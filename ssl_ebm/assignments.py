@@ -51,12 +51,12 @@ class Labels(Target):
 
     def __init__(self, *, count: int) -> None:
         super().__init__()
-        self.classes = count
+        self.classes, self.count = count, count
 
     def forward(self, embeddings: Embeddings) -> Branch:
         """One-hot labels, the same for every view."""
         label = embeddings.require("label", why="a target of labels")
-        hot = F.one_hot(label.clamp(min=0), self.classes) * (label >= 0)[:, None]
+        hot = F.one_hot(label.clamp(min=0), self.count) * (label >= 0)[:, None]
         return hot.to(embeddings.projection.dtype).expand(len(embeddings.projection), -1, -1)
 
 
