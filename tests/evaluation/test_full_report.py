@@ -9,6 +9,7 @@ from example_runs import write_run
 from test_report import Page
 
 from ssl_ebm.compare import compare
+from ssl_ebm.evaluation.features import Bank, Split
 from ssl_ebm.evaluation.groups import Study, group
 from ssl_ebm.evaluation.markdown import markdown, plain
 from ssl_ebm.evaluation.measures import sheets
@@ -98,12 +99,18 @@ def test_similarities_are_those_of_the_runs_shown(few, few_page, study, study_pa
     assert 'id="similarity"' not in written(few) and "## Linear CKA" in written(few, markdown, matrices=matrices(3))
 
 
-def test_maps_show_the_plane_of_largest_variance(few):
+def test_maps_show_the_plane_of_largest_variance(few, tmp_path):
     found = feature_map(few.runs[0].path / "features")
     assert found.points.shape == (120, 2) and 0 < found.explained <= 1
     assert found.points[:, 0].var() >= found.points[:, 1].var()
     assert np.abs(found.points.mean(0)).max() < 1e-9
     assert feature_map(few.runs[0].path / "nothing") is None
+    labels = np.repeat(np.arange(4), 1000)
+    features = np.eye(8, dtype=np.float32)[labels] + 0.1
+    ordered = Split(features, labels)
+    Bank(train=ordered, validation=ordered, test=ordered, classes=4).save(tmp_path / "ordered")
+    found = feature_map(tmp_path / "ordered")
+    assert found.points.shape == (1500, 2) and set(np.bincount(found.labels)) == {375}, "sorted test images too"
     turn = np.array([[0.6, -0.8], [-0.8, -0.6]])
     np.testing.assert_allclose(turned(found.points @ turn, found.points), found.points, atol=1e-12)
 

@@ -16,7 +16,7 @@ def cloud(points: Float[np.ndarray, "n 2"], classes: Int[np.ndarray, "n"], *, ti
     at = ((points - (low + high) / 2) * scale + SIDE / 2).round().astype(int)
     colours = np.minimum(classes, CLASS_COLOURS)
     paths = []
-    for turn in np.array_split(np.arange(len(points)), ROUNDS):
+    for turn in (np.arange(start, len(points), ROUNDS) for start in range(ROUNDS)):
         for colour in np.unique(colours[turn]):
             dots = "".join(f"M{x} {SIDE - y}h0" for x, y in at[turn][colours[turn] == colour])
             paths.append(f'<path class="dots {class_style(int(colour))}" d="{dots}"/>')

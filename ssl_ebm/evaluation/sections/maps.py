@@ -22,7 +22,7 @@ class FeatureMap:
     """Test images on the plane of largest variance.
 
     Attributes:
-        points: Of the first images.
+        points: Of images at even distances in the test split.
         labels: Their classes.
         explained: Part of the variance that lies in the plane.
     """
@@ -48,7 +48,8 @@ def feature_map(folder: Path) -> FeatureMap | None:
     if plane.shape[1] < 2:
         return None
     explained = values[-2:].sum() / max(values.sum(), np.finfo(np.float64).tiny)
-    return FeatureMap(x[:POINTS] @ plane, split.labels[:POINTS], float(explained))
+    shown = np.linspace(0, len(x) - 1, min(POINTS, len(x))).round().astype(int)  # of all classes, where they are sorted
+    return FeatureMap(x[shown] @ plane, split.labels[shown], float(explained))
 
 
 def turned(points: Float[np.ndarray, "n 2"], onto: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
