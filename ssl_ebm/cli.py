@@ -1,4 +1,4 @@
-"""ssl-ebm: pretrain, evaluate, compare, sample, export, objectives."""
+"""ssl-ebm: pretrain, evaluate, compare, study, sample, export, objectives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Self-supervised representation learning framed as energy-based models.
   ssl-ebm pretrain configs/quickstart/simclr.yaml        train an encoder without labels
   ssl-ebm evaluate runs/quickstart/simclr                kNN, linear probe, energies
   ssl-ebm compare runs/quickstart/*                      one table, one report.html
+  ssl-ebm study configs/studies/quick.yaml               several objectives and seeds, with statistics
   ssl-ebm sample runs/fashion_mnist/ebm                  images drawn from a run's energy
   ssl-ebm export runs/quickstart/simclr encoder.safetensors
   ssl-ebm objectives                                     what there is to train with
@@ -51,6 +52,17 @@ Encoders that were trained elsewhere get the same probes, without energies:
 COMPARE = """\
 Compare runs as energies: a table, and one self-contained report.html with energy histograms, training curves and
 nearest neighbours by energy. Runs that were not evaluated yet are evaluated first.
+"""
+
+STUDY = """\
+Train several objectives with several seeds and one budget, evaluate them, and say which differences are real:
+
+  ssl-ebm study configs/studies/quick.yaml --dry-run     what would run, and for how long
+  ssl-ebm study configs/studies/quick.yaml
+  ssl-ebm study configs/studies/fashion_mnist.yaml seeds=[0,1,2,3,4]
+
+Small networks train fastest one on a core, so that many runs go side by side. A study that was stopped (Ctrl-C) goes on
+with the same command. The directory gets study.json, report.md, report.html, and a run directory for each run.
 """
 
 SAMPLE = """\
@@ -134,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
         "--report", metavar="FILE", help="where the report goes (default: report.html beside the runs)"
     )
 
+    study = add("study", "several objectives and seeds, with statistics", STUDY)
+    study.add_argument("config", metavar="CONFIG", help="YAML file of the study")
+    study.add_argument("overrides", metavar="key=value", nargs="*", help="changes, e.g. seeds=[0,1] budget.epochs=1")
+    study.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of its time")
+
     sample = add("sample", "images drawn from a run's energy", SAMPLE)
     sample.add_argument("run", metavar="RUN", help="run directory")
     sample.add_argument("--count", type=int, default=16, help="images a block (default: %(default)s)")
@@ -210,6 +227,20 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study(options: argparse.Namespace) -> int:
+    from ssl_ebm.study.plan import load_study
+    from ssl_ebm.study.study import describe, study
+
+    config = load_study(options.config, options.overrides)
+    if options.dry_run:
+        print(describe(config))
+        return 0
+    results = study(config)
+    for result in results:
+        print(f"\n{result.text()}\n\nreport: {result.directory / 'report.html'}, {result.directory / 'report.md'}")
+    return 0
+
+
 def _sample(options: argparse.Namespace) -> int:
     from ssl_ebm.sample import sample
 
@@ -265,6 +296,7 @@ _COMMANDS = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "compare": _compare,
+    "study": _study,
     "sample": _sample,
     "export": _export,
     "objectives": _objectives,

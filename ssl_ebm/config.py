@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -106,24 +106,41 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         FileNotFoundError: There is no such file.
         ValueError: The file is not YAML; an unknown key, or a value that does not fit; named with the remedy.
     """
-    loaded = _read(source)
+    return compose(Config, read_mapping(source), overrides)
+
+
+Owner = TypeVar("Owner")
+
+
+def compose(owner: type[Owner], loaded: Mapping[str, Any], overrides: Sequence[str] = ()) -> Owner:
+    """A dataclass, and the dataclasses in it, from nested mappings and `a.b=c` overrides.
+
+    Raises:
+        ValueError: An unknown key, or a value that does not fit; named with the remedy.
+    """
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"an override must be key=value, e.g. optimizer.lr=3e-4, got {override!r}")
     try:
         changes = OmegaConf.from_dotlist(list(overrides))
-        given = OmegaConf.merge(OmegaConf.create(loaded), changes)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
-        config = OmegaConf.to_object(merged)
+        given = OmegaConf.merge(OmegaConf.create(dict(loaded)), changes)
+        merged = OmegaConf.merge(OmegaConf.structured(owner), given)
+        composed = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
-        raise ValueError(_unknown_key(str(error.full_key))) from None
+        raise ValueError(_unknown_key(owner, str(error.full_key))) from None
     except OmegaConfBaseException as error:
         raise ValueError(f"config key {error.full_key}: {str(error).splitlines()[0]}") from None
-    assert isinstance(config, Config)
-    return config
+    assert isinstance(composed, owner)
+    return composed
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> Any:
+def read_mapping(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """What a YAML file holds, or a copy of the mapping.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not YAML, or holds no mapping.
+    """
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
@@ -136,11 +153,10 @@ def _read(source: str | Path | Mapping[str, Any]) -> Any:
         raise ValueError(f"{path} is not a valid YAML file: {str(error).splitlines()[0]}") from None
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} must hold a mapping of keys to values, got {type(loaded).__name__}")
-    return loaded
+    return {str(key): value for key, value in loaded.items()}
 
 
-def _unknown_key(full_key: str) -> str:
-    owner: Any = Config
+def _unknown_key(owner: Any, full_key: str) -> str:
     *parents, last = full_key.split(".")
     for parent in parents:
         owner = next(_section(f) for f in dataclasses.fields(owner) if f.name == parent)

@@ -9,14 +9,16 @@ import pytest
 import ssl_ebm
 
 ROOT = Path(ssl_ebm.__file__).parent
-PACKAGES = ("evaluation", "generative", "objectives", "regularizers")  # one layer each; inside, no cycles
+PACKAGES = ("evaluation", "generative", "objectives", "regularizers", "study")  # one layer each; inside, no cycles
 
 LAYERS = [  # from top to bottom
     "cli",
+    "study",
     "compare",
     "external",
     "evaluate",
     "sample",
+    "measures",
     "train",
     "interrupt",
     "run",

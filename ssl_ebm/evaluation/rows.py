@@ -137,17 +137,17 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
             epochs = "?" if run.epochs is None else f"{run.epochs:.4g}"
             planned = run.results["config"]["training"]["epochs"]
             warnings.append(f"{run.name} is unfinished: {epochs} of {planned:g} epochs.")
-    for key, groups in _differing(runs, BUDGET).items():
+    for key, groups in differing(runs, BUDGET).items():
         described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
         warnings.append(f"The runs differ in {key} ({described}).")
-    signs: dict[str, list[str]] = {}
+    seen: dict[str, list[str]] = {}
     for run in runs:
-        for sign in _signs(run):
-            signs.setdefault(sign, []).append(run.name)
-    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in signs.items()]
+        for sign in signs(run):
+            seen.setdefault(sign, []).append(run.name)
+    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in seen.items()]
 
 
-def _differing(runs: Sequence[Run], prefixes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+def differing(runs: Sequence[Run], prefixes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Of config keys that start so, those with several values, and the names of the runs that have each."""
     flat = {run.name: _flat(run.results["config"]) for run in runs}
     keys = dict.fromkeys(key for own in flat.values() for key in own if key.startswith(tuple(prefixes)))
@@ -157,17 +157,17 @@ def _differing(runs: Sequence[Run], prefixes: Sequence[str]) -> dict[str, dict[s
     return {key: values for key, values in groups.items() if len(values) > 1}
 
 
-def _signs(run: Run) -> list[str]:
+def signs(run: Run) -> list[str]:
     """What a reader must know before believing a run's numbers."""
-    row, signs = run.results["rows"]["encoder"], []
+    row, found = run.results["rows"]["encoder"], []
     alarms = [line for line in run.metrics if line.get("collapse")]
     if alarms:
-        signs.append(f"collapse alarm at epoch {alarms[0]['epoch']:.4g}: {alarms[0]['collapse']}")
+        found.append(f"collapse alarm at epoch {alarms[0]['epoch']:.4g}: {alarms[0]['collapse']}")
     for kind, other in run.results["rows"].items():
         if kind != "encoder" and row["linear"]["test"]["top1"] <= other["linear"]["test"]["top1"]:
-            signs.append(f"linear accuracy is not above that of {kind.replace('_', ' ')}")
+            found.append(f"linear accuracy is not above that of {kind.replace('_', ' ')}")
     if row["linear"]["at_edge"]:
-        signs.append("the linear probe's best strength is at the edge of its grid")
+        found.append("the linear probe's best strength is at the edge of its grid")
     if not row["linear"]["refit_converged"]:
-        signs.append("the linear probe did not converge")
-    return signs
+        found.append("the linear probe did not converge")
+    return found

@@ -1,0 +1,1 @@
+"""Several objectives, several seeds, one budget: trained, evaluated and compared by one command."""

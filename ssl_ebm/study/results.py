@@ -1,0 +1,234 @@
+"""Runs of a study → every objective's means with intervals, ties, groups and ranks; and the files that say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_ebm.checkpoint import write_json
+from ssl_ebm.compare import Comparison, compare
+from ssl_ebm.evaluation.groups import Study
+from ssl_ebm.evaluation.rows import BUDGET, differing, signs, summarise
+from ssl_ebm.evaluation.statistics import Analysis, analyse, mean_ranks
+from ssl_ebm.evaluation.table import Run
+from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
+from ssl_ebm.study.state import EVALUATED, state_of
+from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings
+
+# keys that objectives of a study may differ in, which a reader must know
+DIFFERENCES = (*BUDGET, "optimizer.", "training.", "objective.projector", "objective.predictor")
+BASELINES = ("random_encoder", "pretrained_encoder", "raw_pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """All that is known of a study on one encoder and one data set.
+
+    Attributes:
+        name: Of the study, and of the encoder and data where it has several.
+        directory: Where the results go.
+        runs: Evaluated runs by objective and seed.
+        table: By row (objectives, best linear accuracy first, then baselines) and measure: `mean`, `low`, `high` (95%,
+            None where unknown), `seeds`.
+        analyses: Tests of all pairs, by measure; those that more is better of.
+        ranks: Mean rank over seeds, by measure and objective.
+        tuning: What the search tried and chose.
+        warnings: What makes the comparison less than fair or its numbers less than final.
+    """
+
+    name: str
+    directory: Path
+    runs: Mapping[str, Mapping[int, Run]]
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    analyses: Mapping[str, Analysis]
+    ranks: Mapping[str, Mapping[str, float]]
+    tuning: Mapping[str, Any] | None
+    warnings: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For study.json."""
+        return {
+            "name": self.name,
+            "runs": {label: {str(s): str(run.path) for s, run in own.items()} for label, own in self.runs.items()},
+            "table": self.table,
+            "ties": {key: {"best": a.names[0], "tied": list(a.tied)} for key, a in self.analyses.items()},
+            "groups": {key: [list(group) for group in a.groups] for key, a in self.analyses.items()},
+            "ranks": self.ranks,
+            "power": {key: a.power for key, a in self.analyses.items()},
+            "differences": {
+                key: {"names": list(a.names), "difference": a.difference.tolist(), "p": a.p.tolist()}
+                | {"half_width": a.half_width.tolist()}
+                for key, a in self.analyses.items()
+            },
+            "tuning": self.tuning,
+            "warnings": list(self.warnings),
+            "findings": findings(self.analyses, self.ranks),
+            "notes": [note.replace("* ", "= ", 1) for note in NOTES],
+        }
+
+    def text(self) -> str:
+        """The table on a terminal, with what the tests found."""
+        return as_text(self.table, self.analyses, self.ranks, self.warnings)
+
+    def comparison(self) -> Comparison:
+        """All runs, which the report shows by objective; pictures and curves are of the first seed."""
+        runs = [run for own in self.runs.values() for run in own.values()]
+        rows, notes, _ = summarise(runs)
+        return Comparison(runs, rows, notes, list(self.warnings), study=Study.of(self.as_dict()))
+
+    def write(self) -> None:
+        """Write study.json, and report.html with report.md and comparison.json."""
+        write_json(self.directory / "study.json", self.as_dict())
+        self.comparison().write(self.directory / "report.html")
+
+
+def study_results(directory: str | Path, failed: Mapping[str, str] | None = None) -> StudyResults:
+    """Read a study's directory, or that of one of its combinations of encoder and data.
+
+    Args:
+        directory: Holds study.yaml, or lies in one that does.
+        failed: Why runs failed, by name, for the warnings.
+
+    Raises:
+        FileNotFoundError: It is no study's directory.
+        ValueError: Runs that were tested on different images.
+        RuntimeError: No run is evaluated yet.
+    """
+    directory = Path(directory)
+    root = directory if (directory / "study.yaml").is_file() else directory.parent
+    if not (root / "study.yaml").is_file():
+        raise FileNotFoundError(f"{directory} is not a study's directory: it has no study.yaml (see ssl-ebm study)")
+    study = load_study(root / "study.yaml")
+    cell = "" if directory == root else directory.name
+    tuning = json.loads((root / "tuning.json").read_text()) if (root / "tuning.json").is_file() else None
+    planned = [run for run in plan(study, (tuning or {}).get("chosen")) if run.cell == cell]
+    done = [run for run in planned if state_of(run) == EVALUATED]
+    if not done:
+        raise RuntimeError(f"no run of {directory} is evaluated yet: see its jobs/*.log for what went wrong")
+    compared = compare([run.path for run in done]).runs
+    runs: dict[str, dict[int, Run]] = {}
+    for plan_of, run in zip(done, compared, strict=True):
+        runs.setdefault(plan_of.label, {})[plan_of.seed] = replace(run, name=plan_of.name)
+    return _summarised(study, directory, cell, runs, tuning, _unfair(runs, planned, done, failed or {}))
+
+
+def _summarised(
+    study: StudyConfig,
+    directory: Path,
+    cell: str,
+    runs: Mapping[str, Mapping[int, Run]],
+    tuning: Mapping[str, Any] | None,
+    warnings: Sequence[str],
+) -> StudyResults:
+    _require_one_test_set([run for own in runs.values() for run in own.values()])
+    several = {label: own for label, own in runs.items() if len(own) > 1}
+    analyses, ranks = {}, {}
+    table: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in runs}
+    for measure in MEASURES:
+        seeds = {
+            label: _known({s: measure.of_run(run.results) for s, run in own.items()}) for label, own in runs.items()
+        }
+        for label, known in seeds.items():
+            table[label][measure.key] = _cell(list(known.values()))
+        values = {label: _values(measure, own) for label, own in several.items()}
+        if not values or any(np.isnan(array).any() for array in values.values()):
+            continue
+        analysis = analyse(values)
+        for label, estimate in analysis.estimates.items():
+            table[label][measure.key] |= {"low": estimate.low, "high": estimate.high}
+        if measure.ranked:
+            analyses[measure.key] = analysis
+            common = set.intersection(*(set(own) for own in several.values()))
+            if common:
+                ranks[measure.key] = mean_ranks({label: seeds[label] for label in several})
+    order = sorted(table, key=lambda label: -table[label]["linear"]["mean"])
+    rows = {label: table[label] for label in order} | _baselines(runs)
+    name = f"{study.name}/{cell}" if cell else study.name
+    return StudyResults(name, directory, runs, rows, analyses, ranks, tuning, list(warnings))
+
+
+def _known(values: Mapping[int, float | None]) -> dict[int, float]:
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _cell(seeds: Sequence[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(seeds)) if seeds else None, "low": None, "high": None, "seeds": list(seeds)}
+
+
+def _values(measure: Measure, runs: Mapping[int, Run]) -> np.ndarray:
+    """[seeds, test images] of a measure that is a mean over them, else [seeds, 1]."""
+    if not measure.by_image:
+        found = [measure.of_run(run.results) for run in runs.values()]
+        return np.array([[np.nan if value is None else value] for value in found])
+    return np.stack([correct(run.path, measure.key) for run in runs.values()])
+
+
+def _require_one_test_set(runs: Sequence[Run]) -> None:
+    """Check that all runs were tested on images with the same labels in the same order."""
+    first, *others = ((run, np.load(run.path / "features" / "test_labels.npy", allow_pickle=False)) for run in runs)
+    for run, labels in others:
+        if not np.array_equal(labels, first[1]):
+            raise ValueError(
+                f"{first[0].name} and {run.name} were tested on different images: evaluate them again on one data set"
+            )
+
+
+def correct(run: Path, key: str) -> np.ndarray:
+    """1 for each test image that a run classifies correctly, 0 for the others."""
+    labels = np.load(run / "features" / "test_labels.npy", allow_pickle=False)
+    with np.load(run / "predictions.npz", allow_pickle=False) as predictions:
+        return (predictions[key] == labels).astype(np.float64)
+
+
+def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What needs no training: one value a seed of the initial encoder, and one of raw pixels."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind in BASELINES:
+        found: dict[int, Mapping[str, Any]] = {}
+        for own in runs.values():
+            for seed, run in own.items():
+                if kind in run.results["rows"]:
+                    found.setdefault(seed if kind == "random_encoder" else 0, run.results["rows"][kind])
+        if not found:
+            continue
+        row: dict[str, dict[str, Any]] = {}
+        for measure in MEASURES:
+            seeds = [
+                value for result in found.values() if (value := measure.of_row(result, result["energy"])) is not None
+            ]
+            row[measure.key] = _cell(seeds)
+            if len(seeds) > 1:
+                estimate = analyse({kind: np.array(seeds)[:, None]}).estimates[kind]
+                row[measure.key] |= {"low": estimate.low, "high": estimate.high}
+        table[kind.replace("_", " ")] = row
+    return table
+
+
+def _unfair(
+    runs: Mapping[str, Mapping[int, Run]],
+    planned: Sequence[PlannedRun],
+    done: Sequence[PlannedRun],
+    failed: Mapping[str, str],
+) -> list[str]:
+    """Warnings: what failed or is missing, what differs between objectives, and what single runs say of themselves."""
+    warnings = [f"{name} failed: {reason}." for name, reason in failed.items()]
+    finished = {run.name for run in done}
+    missing = [run.name for run in planned if run.name not in finished]
+    if missing:
+        warnings.append(f"Not finished: {', '.join(missing)}.")
+    warnings += [f"{label} has one seed: no interval, and no test." for label, own in runs.items() if len(own) == 1]
+    first = [replace(next(iter(own.values())), name=label) for label, own in runs.items()]
+    for key, groups in differing(first, DIFFERENCES).items():
+        described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
+        warnings.append(f"The objectives differ in {key} ({described}).")
+    said: dict[str, list[str]] = {}
+    for own in runs.values():
+        for run in own.values():
+            for sign in signs(run):
+                said.setdefault(sign, []).append(run.name)
+    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in said.items()]
