@@ -6,6 +6,7 @@ raw pixels. Labels of the validation split choose hyper-parameters; the test spl
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -22,27 +23,38 @@ from ssl_ebm.checkpoint import RunDirectory, load_tensors, write_atomically, wri
 from ssl_ebm.config import Config, TrainingConfig
 from ssl_ebm.data import Images, Splits, load_data
 from ssl_ebm.devices import choose_compute
-from ssl_ebm.energies import Cosine, Energy
+from ssl_ebm.energies import Cosine
+from ssl_ebm.evaluation.clusters import cluster_scores
+from ssl_ebm.evaluation.cost import cost
 from ssl_ebm.evaluation.diagnostics import health
-from ssl_ebm.evaluation.energy import verify
 from ssl_ebm.evaluation.features import SPLITS, Bank, Split, extract
+from ssl_ebm.evaluation.mistakes import worst_mistakes
 from ssl_ebm.evaluation.protocols import evaluate_bank
 from ssl_ebm.evaluation.sgd import sgd_probe
-from ssl_ebm.gauges import mutual_information
+from ssl_ebm.measures import (
+    ENERGY_IMAGES,
+    OOD_BANK,
+    STRENGTH_IMAGES,
+    Encode,
+    Views,
+    encode_views,
+    held_out,
+    measure_energy,
+    outlier_detection,
+    project,
+    spread,
+    two_views,
+    verification,
+)
 from ssl_ebm.model import EnergyIndex, EnergyModel, build_encoder, load
 from ssl_ebm.objectives import FAMILIES, create_objective
-from ssl_ebm.views import create_views
 
-ENERGY_IMAGES = 2000  # held-out images whose views are verified: 4 million pairs
-CALIBRATION_IMAGES = 5000  # training images whose views calibrate the canonical energy
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
-VERSION = 3  # of the protocol; a change makes stored baselines stale
-
-Encode = Callable[[Tensor], Tensor]
+VERSION = 4  # of the protocol; a change makes stored baselines stale
 
 
 def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
-    """Evaluate a run and write `evaluation.json`, `predictions.npz` and `gallery.npz` into its directory.
+    """Evaluate a run and write `evaluation.json` and `{predictions,pairs,gallery}.npz` into its directory.
 
     Results that are there already are returned, unless the weights have changed since or `force` is set. Features are
     kept in `features/`; baselines beside the run, shared with its neighbours. `sgd` adds the literature's probe of the
@@ -64,22 +76,24 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
     splits = load_data(model.config.data)
     protocol = _protocol(run, model, splits, fingerprint)
     bank = _bank(run, model, splits, protocol)
-    views = held_out_views(model.config, splits)
-    row, predictions = evaluate_encoder(bank, model.features, views, splits.test)
+    views = two_views(model.config, splits.image_size, held_out(splits.test).images)
+    features = encode_views(model.features, views)
+    row, predictions = evaluate_encoder(bank, features, splits.test)
+    energy, pairs = measure_energy(model, splits, features, project(model, features))
+    clean = splits.test.images[:1].to(model.device).float() / 255
     results = {
         "run": str(run.path),
         "objective": describe_objective(model.config),
         "protocol": protocol,
         "rows": {"encoder": row} | baselines(run, model, splits, views),
-        "energy": {
-            "trained": dataclasses.asdict(_verify(model.embed, model.scorer, views, splits.test)),
-            "features": row["energy"],
-            "canonical": canonical(model, splits, views),
-        },
+        "energy": {"features": row["energy"], **energy},
+        "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
+        "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
         "config": dataclasses.asdict(model.config),
     }
-    write_atomically(run.path / "predictions.npz", partial(_save_arrays, predictions))
-    write_atomically(run.path / "gallery.npz", partial(_save_arrays, gallery(model, splits.test)))
+    arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
+    for name, content in arrays.items():
+        write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))
     write_json(run.evaluation, results)
     return _with_sgd(run, results) if sgd else results
 
@@ -132,7 +146,13 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "ridge": "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation",
         "few_shot": "standardised, length 1, logistic regression at C = 10, 5 nested draws from train, seed 0",
         "sgd": "where asked: standardised, momentum .9, cosine, 100 epochs, batch 256, rate of 13 by validation, refit",
-        "energy": f"two training views of {min(ENERGY_IMAGES, len(splits.test))} test images, all pairs, seed 0",
+        "energy": f"two training views of {len(held_out(splits.test))} test images, all pairs, seed 0; calibration "
+        "fitted on the pairs of one half, reported of the other's, positives and negatives weighing the same",
+        "information": "canonical energy by views of train; K = all these images; JSD's critic fitted by halves",
+        "strength": f"clean against augmented, {min(STRENGTH_IMAGES, len(splits.test))} test images",
+        "ood": f"foreign is positive; bank of {min(OOD_BANK, len(splits.train))} train; free energy at β = 1 and "
+        "at the calibrated β, distance to the 50th neighbour, Mahalanobis without classes",
+        "clusters": "k-means on unit vectors of test, as many clusters as classes, best of 5 starts",
         "seed": model.config.seed,
         "step": int(metadata["step"]),
         "finished": metadata["finished"] == "True",
@@ -165,62 +185,24 @@ def extract_bank(
     return Bank(**parts, classes=splits.num_classes, protocol=protocol)
 
 
-def held_out_views(config: Config, splits: Splits) -> Tensor:
-    """Two training views of test images, the same for every run with these views: [2, n, channels, size, size]."""
-    return _two_views(config, splits, splits.test.images[:ENERGY_IMAGES])
+def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One row of results, and the test predictions behind it.
 
-
-def _two_views(config: Config, splits: Splits, images: Tensor) -> Tensor:
-    make = create_views(**(config.views | {"views": 2, "local_views": 0, "size": splits.image_size}))
-    return make(images, generator=torch.Generator().manual_seed(0))
-
-
-def evaluate_encoder(
-    bank: Bank, encode: Encode, views: Tensor, test: Images
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One row of results, and the test predictions behind it."""
+    Args:
+        bank: Features of the three splits.
+        views: Features of two views of the held-out test images.
+        test: The test split.
+    """
     probes, predictions = evaluate_bank(bank)
-    clean = torch.from_numpy(bank.test.features[: views.shape[1]])
+    clean = torch.from_numpy(bank.test.features[spread(len(test), ENERGY_IMAGES).numpy()])
     row = {
         "num_features": bank.test.features.shape[1],
         **probes,
-        "health": health(clean, torch.from_numpy(_encode_all(encode, views[0]))),
-        "energy": dataclasses.asdict(_verify(encode, Cosine(), views, test)),
+        "clusters": cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
+        "health": health(clean, views),
+        "energy": verification(Cosine(), views, held_out(test).labels),
     }
     return row, predictions
-
-
-@torch.inference_mode()
-def _encode_all(encode: Encode, images: Tensor) -> np.ndarray:
-    return torch.cat([encode(batch).cpu() for batch in images.split(500)]).numpy()
-
-
-def _verify(encode: Encode, energy: Energy, views: Tensor, test: Images) -> Any:
-    a, b = (torch.from_numpy(_encode_all(encode, view)) for view in views)
-    energy = energy.cpu()
-    with torch.no_grad():
-        return verify(lambda rows: energy.cross(a[rows], b), test.labels[: len(a)])
-
-
-def canonical(model: EnergyModel, splits: Splits, views: Tensor) -> dict[str, Any]:
-    """The energy as an estimate of -PMI in nats, calibrated on training images: its meaning, verification, information.
-
-    Without a canonical form, or where the bank is too small for the dimension, the reason instead.
-    """
-    if model.gauge is None:
-        return {"meaning": "order"}
-    bank = _two_views(model.config, splits, splits.train.images[:CALIBRATION_IMAGES])
-    try:
-        fitted = model.canonical(bank)
-    except ValueError as error:
-        return {"meaning": model.gauge.meaning, "reason": str(error)}
-    a, b = (torch.from_numpy(_encode_all(model.embed, view)) for view in views)
-    return {
-        "meaning": model.gauge.meaning,
-        "calibration_images": bank.shape[1],
-        "mutual_information": float(mutual_information(fitted.scorer.cpu(), a, b).detach()),
-        "verification": dataclasses.asdict(_verify(model.embed, fitted.scorer, views, splits.test)),
-    }
 
 
 def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor) -> dict[str, Any]:
@@ -262,7 +244,7 @@ def _baseline(
         return json.loads(path.read_text())
     encode = make()
     bank = extract_bank(encode, splits, device, key, name.replace("_", " "))
-    row, _ = evaluate_encoder(bank, encode, views, splits.test)
+    row, _ = evaluate_encoder(bank, encode_views(encode, views), splits.test)
     write_json(path, row)
     return row
 
@@ -270,20 +252,25 @@ def _baseline(
 @torch.inference_mode()
 def gallery(model: EnergyModel, test: Images) -> dict[str, np.ndarray]:
     """Test images with their neighbours of lowest energy among other test images, for the report's pictures."""
-    count = min(ENERGY_IMAGES, len(test))
-    queries = [int((test.labels[:count] == c).nonzero()[0]) for c in test.labels[:count].unique()][:GALLERY_QUERIES]
-    embeddings = torch.from_numpy(_encode_all(model.embed, test.images[:count].float() / 255))
-    index = EnergyIndex(model.scorer, embeddings)
+    test = held_out(test)
+    count, scorer = len(test), copy.deepcopy(model.scorer).cpu()
+    queries = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()][:GALLERY_QUERIES]
+    embeddings = encode_views(model.embed, test.images[None].float() / 255)[0]
+    index = EnergyIndex(scorer, embeddings)
     energies, positions = index.search(embeddings[queries], min(GALLERY_SIZE + 1, count))
     for row, query in enumerate(queries):  # the query first, also where another image has a lower energy with it
         others = positions[row] != query
         others[-1] &= not bool(others.all())
-        own = model.scorer.cpu().paired(embeddings[[query]], embeddings[[query]])
+        own = scorer.paired(embeddings[[query]], embeddings[[query]])
         positions[row] = torch.cat([torch.tensor([query]), positions[row][others]])
         energies[row] = torch.cat([own, energies[row][others]])
+    pairs, lowest = worst_mistakes(lambda rows: scorer.cross(embeddings[rows], embeddings), test.labels)
     return {
         "images": test.images[positions].numpy(),
         "labels": test.labels[positions].numpy(),
         "energies": energies.numpy(),
+        "mistakes": test.images[pairs].numpy(),
+        "mistake_labels": test.labels[pairs].numpy(),
+        "mistake_energies": lowest.numpy(),
         "classes": np.array(test.classes),
     }

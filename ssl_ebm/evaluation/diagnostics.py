@@ -1,7 +1,9 @@
-"""Health of a representation without labels: rank, alignment, uniformity, spread.
+"""Health of a representation without labels: rank, spectrum, alignment, uniformity, spread.
 
 All are computed in float64 on the CPU, which not every accelerator has, and have no gradient.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 1024
+SPECTRUM = 64  # singular values in results
+RANKS = (4, 100)  # of the eigenvalues that α-ReQ's slope is fitted to, as in the authors' code
+LIDAR_DIMENSIONS = 4096  # above that the eigenvalues of its scatter take minutes
 
 
 def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
@@ -20,13 +25,71 @@ def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
 
     Source: Garrido et al. 2023, arXiv 2210.02885, eq. 1.
     """
+    sigma = singular_values(features)
+    return torch.where(sigma[0] > 0, torch.special.entr(sigma / sigma.sum()).sum().exp(), 0.0)
+
+
+def singular_values(features: Float[Tensor, "n dim"]) -> Float[Tensor, "least"]:
+    """The features' singular values over their largest entry, descending; those within rounding are zero.
+
+    Roots of the smaller Gram matrix's eigenvalues.
+    """
     x = features.detach().cpu().double()
     x = x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
     gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
-    squares = torch.linalg.eigvalsh(gram)
-    squares = squares * (squares > max(x.shape) * torch.finfo(x.dtype).eps * squares[-1])
-    sigma = squares.sqrt()
-    return torch.where(squares[-1] > 0, torch.special.entr(sigma / sigma.sum()).sum().exp(), 0.0)
+    squares = torch.linalg.eigvalsh(gram).flip(0)
+    return (squares * (squares > max(x.shape) * torch.finfo(x.dtype).eps * squares[0])).sqrt()
+
+
+def alpha_req(features: Float[Tensor, "n dim"], *, ranks: tuple[int, int] = RANKS) -> float | None:
+    """α-ReQ: the α of eigenvalues λ_j ∝ j^-α of the features' covariance; None with less than two to fit it to.
+
+    Weighted least squares of log λ_j on log j over ranks j, first to last, with weights 1/j. The paper fits the
+    eigenspectrum and names no range; ranks and weights are those of the authors' code (fastssl), after Stringer et al.
+    2019. Fewer dimensions end the range earlier.
+
+    Source: Agrawal et al. 2022, α-ReQ: Assessing Representation Quality in Self-Supervised Learning by Measuring
+    Eigenspectrum Decay, NeurIPS.
+    """
+    x = features.detach().cpu().double()
+    sigma = singular_values(x - x.mean(0))
+    values = sigma[sigma > 0].square()[: ranks[1]]
+    if len(values) <= ranks[0]:
+        return None
+    rank = torch.arange(ranks[0], len(values) + 1, dtype=torch.float64)
+    x, y, weight = rank.log(), values[ranks[0] - 1 :].log(), 1 / rank
+    x, y = (side - (weight * side).sum() / weight.sum() for side in (x, y))
+    return -float((weight * x * y).sum() / (weight * x * x).sum())
+
+
+def lidar(views: Float[Tensor, "views n dim"], *, delta: float = 1e-4) -> float | None:
+    """LiDAR: effective rank of how images differ, in units of how views of one image differ; from 1 to dim.
+
+        exp H(λ / Σλ),    λ of Σ_w^-½ Σ_b Σ_w^-½
+
+    Σ_b is the scatter of images' means over views, n - 1 below; Σ_w that of views about them, n (views - 1) below, plus
+    δ I. The paper takes 10 to 50 views an image; two are the least that Σ_w can be estimated from. None above
+    `LIDAR_DIMENSIONS` dimensions; 0 where all images are the same.
+
+    Source: Thilak et al. 2023, arXiv 2312.04000, eq. 1 to 4; its ε against log 0 is left out.
+
+    Raises:
+        ValueError: There is one view, or one image.
+    """
+    count, n, dim = views.shape
+    if count < 2 or n < 2:
+        raise ValueError(f"views must be of at least 2 views of 2 images, got {count} of {n}")
+    if dim > LIDAR_DIMENSIONS:
+        return None
+    x = views.detach().cpu().double()
+    mean = x.mean(0)
+    rest = (x - mean).flatten(0, 1)
+    within = rest.T @ rest / (n * (count - 1))
+    within.diagonal().add_(delta)
+    between = (mean - mean.mean(0)) / (n - 1) ** 0.5
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(within), between.T, upper=False)
+    values = singular_values(white).square()
+    return float(torch.special.entr(values / values.sum()).sum().exp()) if values[0] > 0 else 0.0
 
 
 def alignment(a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
@@ -61,19 +124,23 @@ def dimension_std(features: Float[Tensor, "n dim"]) -> Float[Tensor, "dim"]:
     return _unit(features).std(0, correction=0)
 
 
-def health(a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> dict[str, float]:
-    """All of these of two views' features; `a` are the clean ones, which rank, uniformity and spread are of.
+def health(a: Float[Tensor, "n dim"], views: Float[Tensor, "views n dim"]) -> dict[str, Any]:
+    """All of these: `a` are clean features, which rank, spectrum, uniformity and spread are of; `views` of the same.
 
-    `std` is the mean over dimensions times √dim: 1 where they spread evenly, 0 after a collapse. `dead` is the part of
-    the dimensions without any spread.
+    Alignment is of the clean image and the first view. `spectrum` are the largest singular values, as parts of the sum
+    of all. `std` is the mean over dimensions times √dim: 1 where they spread evenly, 0 after a collapse. `dead` is the
+    part of the dimensions without any spread.
     """
-    std = dimension_std(a)
+    std, sigma = dimension_std(a), singular_values(a)
     return {
         "rankme": rankme(a).item(),
-        "alignment": alignment(a, b).item(),
+        "alpha_req": alpha_req(a),
+        "lidar": lidar(views),
+        "alignment": alignment(a, views[0]).item(),
         "uniformity": uniformity(a).item(),
         "std": std.mean().item() * len(std) ** 0.5,
         "dead": (std == 0).double().mean().item(),
+        "spectrum": (sigma / sigma.sum().clamp(min=torch.finfo(sigma.dtype).tiny))[:SPECTRUM].tolist(),
     }
 
 

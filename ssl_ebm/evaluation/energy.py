@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 RECALLS = (1, 5, 10)
+POINTS = 50  # of the ROC curve
 KINDS = ("positive", "same_class", "different_class")
 
 
@@ -25,6 +26,8 @@ class EnergyResult:
         d_prime: (μ⁻ - μ⁺) / √(½(σ⁺² + σ⁻²)), biased variances; None where neither kind of pair has any spread.
         mean: μ of "positive" and "negative" pairs.
         std: Their σ.
+        roc: "fpr" and "tpr" of one threshold for all anchors, pairs of low energy being called positive: from (0, 0) to
+            (1, 1), exact at each point. The thresholds in between are positive pairs' own quantiles.
         edges: Of the histograms' bins, common to all.
         histograms: Counts of "positive" (two views of one image), "same_class" (two images) and "different_class".
     """
@@ -37,6 +40,7 @@ class EnergyResult:
     d_prime: float | None
     mean: dict[str, float]
     std: dict[str, float]
+    roc: dict[str, list[float]]
     edges: list[float]
     histograms: dict[str, list[int]]
 
@@ -69,12 +73,14 @@ def verify(
     labels = labels.to(positive.device)
 
     below, equal, moment = [], [], torch.zeros(2, dtype=torch.float64, device=positive.device)
-    beaten, counts = 0, torch.zeros(3 * bins, dtype=torch.int64, device=positive.device)
+    accepted, beaten = torch.zeros(2, n + 1, dtype=torch.int64, device=positive.device)
+    counts = torch.zeros(3 * bins, dtype=torch.int64, device=positive.device)
     for part in parts:
         energy, own = rows(part).detach().double(), positive[part, None]
         below.append((energy < own).sum(1))
         equal.append((energy == own).sum(1) - 1)
-        beaten += int(sum(torch.searchsorted(ordered, energy, right=right).sum() for right in (False, True)))
+        for place, right in ((accepted, False), (beaten, True)):
+            place += torch.bincount(torch.searchsorted(ordered, energy, right=right).flatten(), minlength=n + 1)
         moment += torch.stack(((energy - centre).sum(), (energy - centre).square().sum()))
         kind = 2 - (labels[part, None] == labels).long()
         kind[:, part].fill_diagonal_(0)
@@ -83,8 +89,9 @@ def verify(
 
     lower, tied = torch.cat(below).double(), torch.cat(equal).double()
     anchor = float(1 - (lower + tied / 2).mean() / (n - 1))
+    steps = torch.arange(n + 1, device=positive.device)
     # both sides of every tie were counted, and the positives against themselves, which make n²
-    whole = (beaten - n * n) / (2 * n * n * (n - 1))
+    whole = (int((steps * (accepted + beaten)).sum()) - n * n) / (2 * n * n * (n - 1))
     spread = positive - centre
     shift, square = (moment - torch.stack((spread.sum(), spread.square().sum()))) / (n * (n - 1))
     mean = {"positive": float(centre), "negative": float(centre + shift)}
@@ -99,9 +106,20 @@ def verify(
         d_prime=float(shift) / pooled**0.5 if pooled > 0 else None,
         mean=mean,
         std={pair: max(value, 0.0) ** 0.5 for pair, value in variance.items()},
+        roc=_curve(ordered, accepted),
         edges=edges.tolist(),
         histograms=dict(zip(KINDS, counts.view(3, bins).tolist(), strict=True)),
     )
+
+
+def _curve(ordered: Tensor, accepted: Tensor) -> dict[str, list[float]]:
+    """ROC at quantiles of the positives, of how many pairs of all kinds have how many positives strictly below."""
+    n = len(ordered)
+    places = torch.linspace(0, n - 1, POINTS, dtype=torch.float64).round().long().unique().to(ordered.device)
+    found = torch.searchsorted(ordered, ordered[places], right=True)  # positives at most as high, ties with them
+    false = accepted.cumsum(0)[places] - found
+    rates = {"fpr": false.double() / (n * (n - 1)), "tpr": found.double() / n}
+    return {name: [0.0, *rate.tolist(), 1.0] for name, rate in rates.items()}
 
 
 def _first_pass(rows: Callable[[slice], Tensor], parts: list[slice], n: int) -> tuple[Tensor, float, float]:

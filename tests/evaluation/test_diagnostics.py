@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from ssl_ebm.evaluation import diagnostics
-from ssl_ebm.evaluation.diagnostics import alignment, dimension_std, health, rankme, uniformity
+from ssl_ebm.evaluation.diagnostics import (
+    alignment,
+    alpha_req,
+    dimension_std,
+    health,
+    lidar,
+    rankme,
+    singular_values,
+    uniformity,
+)
 
 
 def normal(n, d, seed=0, dtype=torch.float32):
@@ -85,15 +94,109 @@ def test_dimension_std_has_closed_forms():
     assert dimension_std(normal(20_000, 16)).numpy() == pytest.approx(np.full(16, 0.25), rel=0.03)
 
 
+def with_spectrum(values, n=400, seed=0):
+    """Features whose covariance has exactly these eigenvalues, up to n / (n - 1)."""
+    basis, _ = torch.linalg.qr(normal(n, len(values) + 1, seed, torch.float64) + 0.0)
+    basis = torch.linalg.qr(basis - basis.mean(0))[0][:, : len(values)]
+    turn, _ = torch.linalg.qr(normal(len(values), len(values), seed + 1, torch.float64))
+    return basis * torch.tensor(values, dtype=torch.float64).sqrt() @ turn + 5
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("dim", [12, 150])
+def test_alpha_of_a_power_law_is_its_exponent(alpha, dim):
+    x = with_spectrum([float(j) ** -alpha for j in range(1, dim + 1)])
+    assert alpha_req(x) == pytest.approx(alpha, rel=1e-6)
+    assert alpha_req(100 * x + 7) == pytest.approx(alpha, rel=1e-6)
+
+
+def test_alpha_is_a_weighted_fit_of_its_range_alone():
+    values = [float(j) ** -1.3 * (1 + 0.3 * math.sin(j)) for j in range(1, 121)]
+    values = sorted(values, reverse=True)
+    rank = np.arange(4, 101)
+    slope = np.polyfit(np.log(rank), np.log(values[3:100]), 1, w=rank**-0.5)[0]  # polyfit squares its weights
+    assert alpha_req(with_spectrum(values)) == pytest.approx(-slope, rel=1e-6)
+    changed = [50.0, 40.0, 30.0, *values[3:100], *[1e-6] * 20]
+    assert alpha_req(with_spectrum(changed)) == pytest.approx(-slope, rel=1e-6)
+
+
+def test_alpha_of_too_few_dimensions_is_none():
+    assert alpha_req(normal(50, 4)) is None and alpha_req(torch.ones(50, 20)) is None
+    assert alpha_req(normal(50, 5)) is not None
+
+
+def lidar_by_loops(views, delta):
+    views = views.double().numpy()
+    count, n, d = views.shape
+    means = views.mean(0)
+    within, between = delta * np.eye(d), np.zeros((d, d))
+    for i in range(n):
+        between += np.outer(means[i] - means.mean(0), means[i] - means.mean(0)) / (n - 1)
+        for v in range(count):
+            within += np.outer(views[v, i] - means[i], views[v, i] - means[i]) / (n * (count - 1))
+    values, axes = np.linalg.eigh(within)
+    root = axes @ np.diag(values**-0.5) @ axes.T
+    p = np.linalg.eigvalsh(root @ between @ root).clip(0)
+    p = p / p.sum()
+    return math.exp(-sum(q * math.log(q) for q in p if q > 0))
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 6), (4, 12, 20)])
+def test_lidar_by_loops(shape):
+    views = normal(shape[1], shape[2]) * torch.arange(1, shape[2] + 1) + 0.5 * torch.stack(
+        [normal(*shape[1:], seed=v + 1) for v in range(shape[0])]
+    )
+    assert lidar(views) == pytest.approx(lidar_by_loops(views, 1e-4), rel=1e-9)
+    assert lidar(views, delta=1.0) == pytest.approx(lidar_by_loops(views, 1.0), rel=1e-9)
+    assert lidar(views, delta=1.0) != pytest.approx(lidar(views), rel=1e-3)
+
+
+def test_lidar_has_closed_forms():
+    images = torch.linalg.qr(normal(9, 9, dtype=torch.float64))[0]
+    assert lidar(torch.stack([images, images])) == pytest.approx(8)  # equal views: the rank of the centred means
+    assert lidar(torch.ones(2, 9, 4)) == 0
+    line = torch.outer(torch.arange(9.0), torch.tensor([1.0, 2, 0]))
+    assert lidar(torch.stack([line, line])) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least 2 views of 2 images, got 1 of 9"):
+        lidar(torch.ones(1, 9, 4))
+
+
+def test_lidar_of_very_many_dimensions_is_none(monkeypatch):
+    monkeypatch.setattr(diagnostics, "LIDAR_DIMENSIONS", 8)
+    assert lidar(torch.ones(2, 3, 9)) is None and lidar(torch.ones(2, 3, 8)) == 0
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
+def test_singular_values_equal_numpy(shape):
+    x = normal(*shape)
+    expected = np.linalg.svd(x.double().numpy(), compute_uv=False) / x.abs().max().item()
+    assert singular_values(x).numpy() == pytest.approx(expected, rel=1e-9)
+
+
 def test_health_tells_spread_from_collapse():
-    spread = health(normal(2000, 16), normal(2000, 16, seed=1))
+    spread = health(normal(2000, 16), torch.stack([normal(2000, 16, seed=1), normal(2000, 16, seed=2)]))
     assert spread["std"] == pytest.approx(1, rel=0.01) and spread["rankme"] == pytest.approx(16, rel=0.01)
     assert spread["alignment"] == pytest.approx(2, rel=0.05) and spread["dead"] == 0
-    collapsed = health(torch.full((64, 16), 0.5), torch.full((64, 16), 0.5))
-    assert collapsed == pytest.approx({"rankme": 1, "alignment": 0, "uniformity": 0, "std": 0, "dead": 1}, abs=1e-9)
+    assert spread["lidar"] == pytest.approx(16, rel=0.01) and abs(spread["alpha_req"]) < 0.2
+    assert len(spread["spectrum"]) == 16 and sum(spread["spectrum"]) == pytest.approx(1)
+    same = torch.full((64, 16), 0.5)
+    collapsed = health(same, torch.stack([same, same]))
+    assert (collapsed.pop("alpha_req"), collapsed.pop("spectrum")[:2]) == (None, [1, 0])
+    expected = {"rankme": 1, "lidar": 0, "alignment": 0, "uniformity": 0, "std": 0, "dead": 1}
+    assert collapsed == pytest.approx(expected, abs=1e-9)
     half = normal(64, 16)
     half[:, :8] = 0
-    assert health(half, half)["dead"] == 0.5
+    assert health(half, torch.stack([half, half]))["dead"] == 0.5
+    wide = health(normal(100, 80), torch.stack([normal(100, 80, seed=1)] * 2))
+    assert len(wide["spectrum"]) == 64 and 0.8 < sum(wide["spectrum"]) < 1
+
+
+def test_health_does_not_depend_on_the_order_of_images():
+    a, views = normal(200, 24), torch.stack([normal(200, 24, seed=1), normal(200, 24, seed=2)]) + normal(200, 24)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(3))
+    plain, permuted = health(a, views), health(a[order], views[:, order])
+    for name, value in plain.items():
+        assert permuted[name] == pytest.approx(value, rel=1e-9), name
 
 
 def test_gradients_do_not_pass_and_half_precision_is_taken():

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from ssl_ebm.evaluation.energy import verify
 
@@ -45,6 +45,27 @@ def test_aurocs_and_recall_equal_their_definitions(levels, chunk):
             places = range(below, below + tied + 1)  # where a random order of the tied may put the positive
             hits.append(np.mean([place < k for place in places]))
         assert result.recall[str(k)] == pytest.approx(np.mean(hits))
+
+
+@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@pytest.mark.parametrize(("n", "chunk"), [(40, 16), (200, 512)])
+def test_points_of_the_curve_are_exact(levels, n, chunk):
+    matrix = energies(n, levels=levels)
+    curve = verify(matrix.__getitem__, labels(n), chunk=chunk).roc
+    known = roc_curve(np.eye(n).ravel(), -matrix.numpy().ravel(), drop_intermediate=False)[:2]
+    points = set(zip(*(np.round(curve[name], 12) for name in ("fpr", "tpr")), strict=True))
+    assert points <= set(zip(*(np.round(rate, 12) for rate in known), strict=True)) and len(points) > 6
+    assert (curve["fpr"][0], curve["tpr"][0], curve["fpr"][-1], curve["tpr"][-1]) == (0, 0, 1, 1)
+    assert len(curve["fpr"]) == len(curve["tpr"]) == min(n, 50) + 2
+
+
+def test_order_of_the_images_does_not_matter():
+    matrix, order = energies(), torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    plain = verify(matrix.__getitem__, labels())
+    permuted = verify(matrix[order][:, order].__getitem__, labels()[order], chunk=7)
+    for name, value in dataclasses.asdict(plain).items():
+        exact = name in ("roc", "histograms")
+        assert dataclasses.asdict(permuted)[name] == (value if exact else pytest.approx(value, rel=1e-9)), name
 
 
 def test_moments_equal_numpy():
