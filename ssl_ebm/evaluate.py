@@ -22,7 +22,7 @@ from torch import Tensor
 from ssl_ebm.checkpoint import RunDirectory, load_tensors, write_atomically, write_json
 from ssl_ebm.config import Config, TrainingConfig
 from ssl_ebm.data import Images, Splits, load_data
-from ssl_ebm.devices import choose_compute
+from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.energies import Cosine
 from ssl_ebm.evaluation.clusters import cluster_scores
 from ssl_ebm.evaluation.cost import cost
@@ -70,9 +70,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         if results["protocol"]["weights"] == fingerprint and results["protocol"]["version"] == VERSION:
             return _with_sgd(run, results) if sgd else results
     compute = choose_compute(TrainingConfig(device=device))
-    model = load(run.path, compute.device)
-    if compute.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = compute.place(load(run.path))
     splits = load_data(model.config.data)
     protocol = _protocol(run, model, splits, fingerprint)
     bank = _bank(run, model, splits, protocol)
@@ -85,7 +83,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         "run": str(run.path),
         "objective": describe_objective(model.config),
         "protocol": protocol,
-        "rows": {"encoder": row} | baselines(run, model, splits, views),
+        "rows": {"encoder": row} | baselines(run, model, splits, views, compute),
         "energy": {"features": row["energy"], **energy},
         "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
@@ -205,7 +203,7 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
     return row, predictions
 
 
-def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor) -> dict[str, Any]:
+def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute) -> dict[str, Any]:
     """The rows of the initial encoder and of raw pixels, computed once for all runs side by side."""
     config = model.config
     data = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "root"}
@@ -216,17 +214,14 @@ def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tens
     def untrained() -> Encode:
         torch.manual_seed(config.seed)
         statistics = {name: getattr(model.encoder, name).flatten().tolist() for name in ("mean", "std")}
-        return (
-            build_encoder(config.encoder, in_chans=splits.in_chans, image_size=splits.image_size, **statistics)
-            .to(model.device)
-            .eval()
-        )
+        size, channels = splits.image_size, splits.in_chans
+        return compute.place(build_encoder(config.encoder, in_chans=channels, image_size=size, **statistics)).eval()
 
     rows: dict[str, tuple[dict[str, Any], Callable[[], Encode]]] = {
         initial: (shared | encoder, untrained),
         "raw_pixels": (shared, lambda: partial(torch.flatten, start_dim=1)),
     }
-    return {name: _baseline(run, name, key, make, model.device, splits, views) for name, (key, make) in rows.items()}
+    return {name: _baseline(run, name, key, make, compute.device, splits, views) for name, (key, make) in rows.items()}
 
 
 def _baseline(

@@ -67,7 +67,7 @@ def evaluate_timm(
     torch.manual_seed(0)
     encoder = timm_encoder(name, image_size=data.image_size, pretrained=pretrained, checkpoint=checkpoint)
     compute = choose_compute(TrainingConfig(device=device))
-    encoder = encoder.to(compute.device).eval()
+    encoder = compute.place(encoder).eval()
     splits = load_data(data)
     weights = str(checkpoint) if checkpoint else "timm's" if pretrained else "random, seed 0"
     protocol = {

@@ -76,7 +76,7 @@ def verification(energy: Energy, views: Views, labels: Int64[Tensor, " n"]) -> d
 
 
 def measure_energy(
-    model: EnergyModel, splits: Splits, features: Views, embeddings: Views
+    model: EnergyModel, splits: Splits, features: Float[Tensor, "2 n feature"], embeddings: Views
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """`trained`, `canonical` and `strength` of results' "energy", and the arrays of `pairs.npz`.
 

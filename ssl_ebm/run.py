@@ -136,9 +136,7 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     )
     for pixels in views.sizes:
         encoder.require_size(pixels)
-    model = JointEmbedding(encoder, objective.heads, uses=objective.uses).to(compute.device)
-    if compute.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = compute.place(JointEmbedding(encoder, objective.heads, uses=objective.uses))
     if distributed.world_size() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if compute.device.type == "cuda" else model
     objective = objective.to(compute.device)
