@@ -30,7 +30,9 @@ def many(groups: Sequence[Group]) -> bool:
 
 
 def legend(groups: Sequence[Group]) -> str:
-    """Looks and names; of many, which have their names in the charts, families and their colours."""
+    """Looks and names; of many, which have their names in the charts, families and their colours; of one, nothing."""
+    if len(groups) == 1:
+        return ""
     named = {group.family: Look(group.look.colour) for group in groups} if many(groups) else {}
     named = named or {group.name: group.look for group in groups}
     items = "".join(f"<li>{look.swatch()}{escape(name)}</li>" for name, look in named.items())

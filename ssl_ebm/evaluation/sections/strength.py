@@ -15,6 +15,7 @@ def strength(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
     """One plot an augmentation, energies on each objective's own scale."""
     found = [lookup(group.first.results, "energy", "strength") or {} for group in groups]
     figures = []
+    compact = not many(groups)
     for name in dict.fromkeys(name for own in found for name in own):
         lines = [
             Line(relative(own[name], group.values("energy", "trained", "mean", "negative")[0]), group.look, group.name)
@@ -27,7 +28,7 @@ def strength(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
             title=f"Relative energy by strength of {name.replace('_', ' ')}",
             x_label="strength",
             y_label="relative energy",
-            size=(440, 240),
+            size=(360, 220) if compact else (440, 240),
             x_domain=(0.0, 1.0),
             named=many(groups),
         )
@@ -39,7 +40,7 @@ def strength(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
         "<p>Mean energy of a held-out image with its augmentation, from none to one that leaves little of the image. A "
         "good energy rises. Scales differ between objectives, so each is set to its own: 0 is the energy without "
         "augmentation, 1 the mean energy of two different images.</p>"
-        f'{legend(groups)}<div class="panels wide">{"".join(figures)}</div>'
+        f'{legend(groups)}<div class="panels{"" if compact else " wide"}">{"".join(figures)}</div>'
         + (f"<h3>{sheet.title}</h3>{table(sheet)}" if sheet else "")
     )
 
