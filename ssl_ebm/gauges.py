@@ -153,7 +153,7 @@ class Referred(Energy):
     candidates: Tensor
 
     @torch.no_grad()
-    def __init__(self, energy: Energy, a: Bank, b: Bank, *, iterations: int = 10) -> None:
+    def __init__(self, energy: Energy, a: Bank, b: Bank, *, iterations: int = 15) -> None:
         super().__init__()
         if not energy.linear:
             raise ValueError(f"{type(energy).__name__} has a link: no offsets of its own can be taken from it")
@@ -168,10 +168,12 @@ class Referred(Energy):
         others = math.log(len(image) - int((image == 0).sum()))
         left, right = f[:, 0] * 0, g[:, 0] * 0 if offset is None else -offset  # f and g less E's own offsets
         for _ in range(iterations):
-            left = others - _log_partition(f, torch.cat([g, right[:, None]], dim=1), image)
-            right = others - _log_partition(g, torch.cat([f, left[:, None]], dim=1), image)
-        if energy.symmetric:
-            left = right = (left + right) / 2
+            new = others - _log_partition(f, torch.cat([g, right[:, None]], dim=1), image)
+            if energy.symmetric:  # one side stands for both; the mean with the last does not go to and fro
+                left = right = (new + right) / 2
+            else:
+                left = new
+                right = others - _log_partition(g, torch.cat([f, left[:, None]], dim=1), image)
         self.register_buffer("anchors", torch.cat([f, left[:, None]], dim=1))
         self.register_buffer("candidates", torch.cat([g, right[:, None]], dim=1))
 
