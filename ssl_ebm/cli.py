@@ -228,8 +228,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
+    from ssl_ebm.study.dry_run import describe
     from ssl_ebm.study.plan import load_study
-    from ssl_ebm.study.study import describe, study
+    from ssl_ebm.study.study import study
 
     config = load_study(options.config, options.overrides)
     if options.dry_run:
@@ -238,7 +239,7 @@ def _study(options: argparse.Namespace) -> int:
     results = study(config)
     for result in results:
         print(f"\n{result.text()}\n\nreport: {result.directory / 'report.html'}, {result.directory / 'report.md'}")
-    return 0
+    return 1 if any(result.failed for result in results) else 0
 
 
 def _sample(options: argparse.Namespace) -> int:

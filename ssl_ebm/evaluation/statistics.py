@@ -120,7 +120,10 @@ def analyse(
     half = t_quantile(ALPHA, freedom) * error
     power = None
     if len(p):
-        power = float(np.median((t_quantile(ALPHA / len(p), freedom) + t_quantile(2 * (1 - POWER), freedom)) * error))
+        typical = (
+            error / (1 - 2 / (9 * freedom)) ** 1.5
+        )  # the median of χ²_ν/ν is (1 - 2/(9ν))³ (Wilson, Hilferty 1931)
+        power = float(np.median((t_quantile(ALPHA / len(p), freedom) + t_quantile(2 * (1 - POWER), freedom)) * typical))
     return Analysis(tuple(order), estimates, square[0], _square(len(order), i, j, half, half, 0.0), square[1], power)
 
 

@@ -43,7 +43,7 @@ class Slot:
 
 
 def slots(jobs: int | str, device: str) -> list[Slot]:
-    """Places for so many processes; auto: one on each GPU that the device means, else one on each core.
+    """Places for so many processes; auto: one on each GPU, or on the one device that is named, else one on each core.
 
     Two small networks trained on one core each are faster than two in turn on both: little of a step is long enough
     to be worth two threads.
@@ -53,7 +53,8 @@ def slots(jobs: int | str, device: str) -> list[Slot]:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    count = (len(gpus) or len(cores)) if jobs == "auto" else int(jobs)
+    named = device not in ("auto", "cpu", "cuda")
+    count = (1 if named else len(gpus) or len(cores)) if jobs == "auto" else int(jobs)
     share = max(1, len(cores) // count)
     return [
         Slot(

@@ -148,7 +148,8 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
         TypeError: A part has another type than it must have.
     """
     study = _resolved(compose(StudyConfig, read_mapping(source), overrides))
-    for run in [*plan(study), *trials(study)]:
+    one_seed = replace(study, seeds=study.seeds[:1])
+    for run in [*plan(one_seed), *trials(study)]:
         size = {"bank_size": 2} if "bank_size" in objective_arguments(run.config.objective["name"]) else {}
         create_objective(**size | run.config.objective)
     return study

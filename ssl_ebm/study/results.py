@@ -38,6 +38,7 @@ class StudyResults:
         analyses: Tests of all pairs, by measure; those that more is better of.
         ranks: Mean rank over seeds, by measure and objective.
         tuning: What the search tried and chose.
+        failed: Why runs failed, by name.
         warnings: What makes the comparison less than fair or its numbers less than final.
     """
 
@@ -48,6 +49,7 @@ class StudyResults:
     analyses: Mapping[str, Analysis]
     ranks: Mapping[str, Mapping[str, float]]
     tuning: Mapping[str, Any] | None
+    failed: Mapping[str, str]
     warnings: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,8 +105,9 @@ def study_results(directory: str | Path, failed: Mapping[str, str] | None = None
     root = directory if (directory / "study.yaml").is_file() else directory.parent
     if not (root / "study.yaml").is_file():
         raise FileNotFoundError(f"{directory} is not a study's directory: it has no study.yaml (see ssl-ebm study)")
-    study = load_study(root / "study.yaml")
+    study = replace(load_study(root / "study.yaml"), directory=str(root))
     cell = "" if directory == root else directory.name
+    failed = {name: reason for name, reason in (failed or {}).items() if not cell or name.startswith(f"{cell}/")}
     tuning = json.loads((root / "tuning.json").read_text()) if (root / "tuning.json").is_file() else None
     planned = [run for run in plan(study, (tuning or {}).get("chosen")) if run.cell == cell]
     done = [run for run in planned if state_of(run) == EVALUATED]
@@ -114,7 +117,7 @@ def study_results(directory: str | Path, failed: Mapping[str, str] | None = None
     runs: dict[str, dict[int, Run]] = {}
     for plan_of, run in zip(done, compared, strict=True):
         runs.setdefault(plan_of.label, {})[plan_of.seed] = replace(run, name=plan_of.name)
-    return _summarised(study, directory, cell, runs, tuning, _unfair(runs, planned, done, failed or {}))
+    return _summarised(study, directory, cell, runs, tuning, failed, _unfair(runs, planned, done, failed))
 
 
 def _summarised(
@@ -123,10 +126,12 @@ def _summarised(
     cell: str,
     runs: Mapping[str, Mapping[int, Run]],
     tuning: Mapping[str, Any] | None,
+    failed: Mapping[str, str],
     warnings: Sequence[str],
 ) -> StudyResults:
     _require_one_test_set([run for own in runs.values() for run in own.values()])
-    several = {label: own for label, own in runs.items() if len(own) > 1}
+    over_seeds = len(study.seeds) > 1
+    compared = {label: own for label, own in runs.items() if len(own) > 1 or not over_seeds}
     analyses, ranks = {}, {}
     table: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in runs}
     for measure in MEASURES:
@@ -135,21 +140,22 @@ def _summarised(
         }
         for label, known in seeds.items():
             table[label][measure.key] = _cell(list(known.values()))
-        values = {label: _values(measure, own) for label, own in several.items()}
-        if not values or any(np.isnan(array).any() for array in values.values()):
+        if not (over_seeds or measure.by_image):
+            continue  # of one run there is no spread
+        values = {label: _values(measure, own) for label, own in compared.items() if len(seeds[label]) == len(own)}
+        if not values:
             continue
-        analysis = analyse(values)
+        analysis = analyse(values, over_seeds=over_seeds)
         for label, estimate in analysis.estimates.items():
             table[label][measure.key] |= {"low": estimate.low, "high": estimate.high}
         if measure.ranked:
             analyses[measure.key] = analysis
-            common = set.intersection(*(set(own) for own in several.values()))
-            if common:
-                ranks[measure.key] = mean_ranks({label: seeds[label] for label in several})
+            if set.intersection(*(set(seeds[label]) for label in values)):
+                ranks[measure.key] = mean_ranks({label: seeds[label] for label in values})
     order = sorted(table, key=lambda label: -table[label]["linear"]["mean"])
     rows = {label: table[label] for label in order} | _baselines(runs)
     name = f"{study.name}/{cell}" if cell else study.name
-    return StudyResults(name, directory, runs, rows, analyses, ranks, tuning, list(warnings))
+    return StudyResults(name, directory, runs, rows, analyses, ranks, tuning, failed, warnings)
 
 
 def _known(values: Mapping[int, float | None]) -> dict[int, float]:
@@ -163,8 +169,7 @@ def _cell(seeds: Sequence[float]) -> dict[str, Any]:
 def _values(measure: Measure, runs: Mapping[int, Run]) -> np.ndarray:
     """[seeds, test images] of a measure that is a mean over them, else [seeds, 1]."""
     if not measure.by_image:
-        found = [measure.of_run(run.results) for run in runs.values()]
-        return np.array([[np.nan if value is None else value] for value in found])
+        return np.array([[measure.of_run(run.results)] for run in runs.values()], dtype=np.float64)
     return np.stack([correct(run.path, measure.key) for run in runs.values()])
 
 
@@ -221,7 +226,13 @@ def _unfair(
     missing = [run.name for run in planned if run.name not in finished]
     if missing:
         warnings.append(f"Not finished: {', '.join(missing)}.")
-    warnings += [f"{label} has one seed: no interval, and no test." for label, own in runs.items() if len(own) == 1]
+    if len({run.seed for run in planned}) == 1:
+        warnings.append(
+            "One seed: intervals and tests are of these very runs on other test images, not of other seeds."
+        )
+    else:
+        alone = [label for label, own in runs.items() if len(own) == 1]
+        warnings += [f"{label} has one seed: no interval, and no test." for label in alone]
     first = [replace(next(iter(own.values())), name=label) for label, own in runs.items()]
     for key, groups in differing(first, DIFFERENCES).items():
         described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())

@@ -15,6 +15,7 @@ from ssl_ebm.checkpoint import RunDirectory, write_atomically
 from ssl_ebm.config import differences, load_config, save_config
 from ssl_ebm.evaluate import VERSION
 from ssl_ebm.study.job import is_trained
+from ssl_ebm.study.jobs import Slot, slots
 from ssl_ebm.study.plan import PlannedRun, StudyConfig
 
 EVALUATED, TRAINED, STOPPED, MISSING = "evaluated", "trained", "stopped", "missing"
@@ -37,6 +38,11 @@ def is_evaluated(run: RunDirectory) -> bool:
     return protocol["version"] == VERSION and protocol["weights"] == weights
 
 
+def places_of(study: StudyConfig, runs: Sequence[PlannedRun]) -> list[Slot]:
+    """Where its processes run."""
+    return slots(study.jobs, runs[0].config.training.device)
+
+
 def config_file(study: StudyConfig, run: PlannedRun) -> Path:
     """The config that a run's process reads."""
     return study.path / "jobs" / run.path.relative_to(study.path).with_suffix(".yaml")
@@ -55,7 +61,10 @@ def require_same(study: StudyConfig, runs: Sequence[PlannedRun]) -> None:
     """
     for run in runs:
         file = config_file(study, run)
-        if file.is_file() and run.path.is_dir() and (changed := differences(load_config(file), run.config)):
+        if not (file.is_file() and run.path.is_dir()):
+            continue
+        changed = [line for line in differences(load_config(file), run.config) if not line.startswith("run_dir:")]
+        if changed:
             raise ValueError(
                 f"{study.path} holds {run.name} of another config: {'; '.join(changed)}; choose another "
                 f"directory=PATH, or remove {run.path}"

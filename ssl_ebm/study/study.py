@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,20 @@ from typing import Any
 from tqdm import tqdm
 
 from ssl_ebm.checkpoint import RunDirectory, write_json
-from ssl_ebm.study.jobs import Job, Slot, run_jobs, slots
+from ssl_ebm.study.jobs import Job, run_jobs
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan, trials
 from ssl_ebm.study.results import StudyResults, study_results
-from ssl_ebm.study.state import EVALUATED, TRAINED, config_file, locked, log_file, require_same, state_of, write_configs
+from ssl_ebm.study.state import (
+    EVALUATED,
+    TRAINED,
+    config_file,
+    locked,
+    log_file,
+    places_of,
+    require_same,
+    state_of,
+    write_configs,
+)
 
 
 def study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> list[StudyResults]:
@@ -25,7 +34,7 @@ def study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seque
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A config that cannot be had, or a directory that holds runs of another one.
-        RuntimeError: Another process works on the study, or no objective has a finished run.
+        RuntimeError: Another process works on the study, or no run of it could be finished.
         KeyboardInterrupt: It was stopped; the same call goes on.
     """
     config = source if isinstance(source, StudyConfig) else load_study(source, overrides)
@@ -33,7 +42,13 @@ def study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seque
         failed, chosen = _search(config, kept)
         runs = plan(config, chosen)
         failed |= _work(config, runs, kept, train_only=False)
-        results = [study_results(config.path / cell.label, failed) for cell in config.cells]
+        done = {run.cell for run in runs if state_of(run) == EVALUATED}
+        if not done:
+            raise RuntimeError(
+                f"no run of {config.path} could be finished: {'; '.join(map(': '.join, failed.items()))}"
+            )
+        cells = [cell.label for cell in config.cells if cell.label in done]
+        results = [study_results(config.path / label, failed) for label in cells]
         for result in results:
             result.write()
     return results
@@ -83,35 +98,15 @@ def _work(config: StudyConfig, runs: Sequence[PlannedRun], kept: Sequence[int], 
         for run in todo
     ]
     places = places_of(config, runs)
-    with tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", dynamic_ncols=True) as bar:
+    title = "trials" if train_only else config.name
+    with tqdm(total=len(runs), initial=len(runs) - len(todo), desc=title, unit="run", dynamic_ncols=True) as bar:
 
         def progress(running: Sequence[str], done: int) -> None:
-            bar.update(len(runs) - len(todo) + done - bar.n)
-            bar.set_postfix_str(", ".join(running))
+            bar.set_postfix_str(", ".join(running), refresh=False)
+            bar.n = len(runs) - len(todo) + done
+            bar.refresh()
 
         failed = run_jobs(jobs, places, progress, kept)
     for name, reason in failed.items():
         tqdm.write(f"{name} failed: {reason}")
     return failed
-
-
-def places_of(config: StudyConfig, runs: Sequence[PlannedRun]) -> list[Slot]:
-    """Where the study's processes run."""
-    return slots(config.jobs, runs[0].config.training.device)
-
-
-def describe(config: StudyConfig) -> str:
-    """What a study would do: its runs with their states, and how many images are left to train on."""
-    runs = [*trials(config), *plan(config)]
-    require_same(config, runs)
-    states = {run.name: state_of(run) for run in runs}
-    lines = [f"study {config.name}: {len(runs)} runs into {config.path}, {len(places_of(config, runs))} at once"]
-    for label, own in itertools.groupby(
-        sorted(runs, key=lambda run: (run.cell, run.label)), key=lambda r: (r.cell, r.label)
-    ):
-        members = list(own)
-        name = "/".join(filter(None, label))
-        lines.append(
-            f"  {name:<24} " + ", ".join(f"{run.name.rpartition('-')[2]} {states[run.name]}" for run in members)
-        )
-    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""What a study would do, and for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ssl_ebm.checkpoint import RunDirectory
+from ssl_ebm.run import prepare
+from ssl_ebm.study.jobs import Slot
+from ssl_ebm.study.plan import PlannedRun, StudyConfig, plan, trials
+from ssl_ebm.study.state import EVALUATED, MISSING, STOPPED, TRAINED, places_of, require_same, state_of
+from ssl_ebm.train import update
+
+WARM_UP, TIMED = 3, 10  # updates
+
+
+def describe(config: StudyConfig) -> str:
+    """A study's runs with their states, and how long the training that is left would take.
+
+    Raises:
+        ValueError: The directory holds runs of another config.
+    """
+    runs = [*trials(config), *plan(config)]
+    require_same(config, runs)
+    states = {run.path: state_of(run) for run in runs}
+    places = places_of(config, runs)
+    lines = [f"study {config.name}: {len(runs)} runs into {config.path}, {len(places)} at once"]
+    for key, own in itertools.groupby(sorted(runs, key=lambda run: run.key), key=lambda run: run.key):
+        listed = ", ".join(f"{run.name.rpartition('-')[2]} {states[run.path]}" for run in own)
+        lines.append(f"  {key:<20} {listed}")
+    left = [run for run in runs if states[run.path] in (MISSING, STOPPED)]
+    waiting = sum(states[run.path] == TRAINED and run.trial is None for run in runs)
+    done = sum(states[run.path] == EVALUATED for run in runs)
+    lines.append(f"{done} done, {len(left)} to train and {len(left) + waiting} to evaluate")
+    if left:
+        known = [logged for run in runs if (logged := _logged(run)) is not None]
+        lines.append(_estimate(left, known, places))
+    return "\n".join(lines)
+
+
+def _estimate(runs: Sequence[PlannedRun], known: Sequence[tuple[float, float]], places: Sequence[Slot]) -> str:
+    """Time of training by what the study's runs have logged, or else by some updates of the first one."""
+    logged = known or [_measured(runs[0], len(places[0].cores))]
+    images, speed = (median(values) for values in zip(*logged, strict=True))
+    total = images * sum(run.config.training.epochs for run in runs)
+    minutes = total / speed / len(places) / 60
+    source = "by the runs so far" if known else f"by {TIMED} updates of {runs[0].name}"
+    return (
+        f"training takes about {minutes:.0f} minutes: {total:,.0f} images, {speed:,.0f} a second and process, measured "
+        f"{source}; evaluation comes on top"
+    )
+
+
+def _logged(run: PlannedRun) -> tuple[float, float] | None:
+    """Images an epoch, and images trained a second."""
+    lines = [line for line in RunDirectory(run.path).read_metrics() if line.get("images_per_second")]
+    if not lines:
+        return None
+    images = lines[-1]["step"] * run.config.training.batch_size / lines[-1]["epoch"]
+    return images, median(line["images_per_second"] for line in lines)
+
+
+def _measured(planned: PlannedRun, threads: int) -> tuple[float, float]:
+    """Images an epoch, and images trained a second on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run = prepare(dataclasses.replace(planned.config, run_dir=str(Path(folder) / "run")))
+        for run.step in range(WARM_UP + TIMED):
+            if run.step == WARM_UP:
+                started = time.perf_counter()
+            update(run, run.model)
+        if run.compute.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    finally:
+        torch.set_num_threads(before)
+    return len(run.images), TIMED * planned.config.training.batch_size / seconds
