@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ssl_ebm.checkpoint import RunDirectory, write_atomically, write_json
 from ssl_ebm.config import load_config
 from ssl_ebm.data import DataConfig
 from ssl_ebm.evaluate import evaluate
+from ssl_ebm.evaluation.alike import alike
 from ssl_ebm.evaluation.groups import Study, group
 from ssl_ebm.evaluation.markdown import markdown
 from ssl_ebm.evaluation.measures import sheets
@@ -38,7 +39,6 @@ class Comparison:
         notes: Footnotes of the table.
         warnings: What makes the comparison less than fair or its numbers less than final.
         study: Results over seeds, by which the report then shows the runs.
-        matrices: Similarities of the runs, in their order: "cka", "overlap" and "spearman", where they are known.
     """
 
     runs: list[Run]
@@ -46,7 +46,11 @@ class Comparison:
     notes: list[str]
     warnings: list[str]
     study: Study | None = None
-    matrices: Mapping[str, Sequence[Sequence[float | None]]] | None = None
+
+    @cached_property
+    def similarity(self) -> dict[str, Any] | None:
+        """How alike what the runs learnt is (`alike`); of a study, the first seeds of its objectives."""
+        return alike(group(self.runs, self.study))
 
     def table(self) -> str:
         """Plain text for a terminal, at most 120 columns wide."""
@@ -77,7 +81,7 @@ class Comparison:
 
     def _as(self, form: Callable[..., str]) -> str:
         return form(
-            self.runs, self.rows, notes=self.notes, warnings=self.warnings, study=self.study, matrices=self.matrices
+            self.runs, self.rows, notes=self.notes, warnings=self.warnings, study=self.study, matrices=self.similarity
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class Comparison:
                 for row in self.rows
             ],
             "tables": {key: sheet.as_dict() for key, sheet in sheets(group(self.runs, self.study)).items()},
-            "similarity": self.matrices,
+            "similarity": self.similarity,
             "notes": self.notes,
             "warnings": self.warnings,
         }

@@ -88,14 +88,15 @@ def _write_files(run, random, images=120):
     arrays["mistake_labels"] = np.array([[0, 1], [1, 2], [2, 3]])
     arrays["mistake_energies"] = np.array([-9.0, -8.5, -8.0], dtype=np.float32)
     np.savez(run / "gallery.npz", **arrays)
+    np.savez(run / "pairs.npz", trained=random.normal(size=50).astype(np.float32), kind=np.arange(50) % 3)
     (run / "samples").mkdir()
     Image.fromarray(random.integers(0, 256, (8, 16), dtype=np.uint8)).save(run / "samples" / "grid.png")
 
 
-def matrices(count, seed=0):
-    """Similarities of so many runs."""
-    random = np.random.default_rng(seed)
-    whole = {}
+def matrices(names, seed=0):
+    """Similarities of what is shown."""
+    random, count = np.random.default_rng(seed), len(names)
+    whole = {"names": list(names)}
     for key, low in (("cka", 0.5), ("overlap", 0.1), ("spearman", -0.2)):
         half = low + 0.4 * random.random((count, count))
         square = (half + half.T) / 2

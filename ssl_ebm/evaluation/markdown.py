@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.evaluation.groups import Group, Study, group
+from ssl_ebm.evaluation.groups import Study, group
 from ssl_ebm.evaluation.measures import sheets
 from ssl_ebm.evaluation.results_sheets import run_sheet, study_sheet
 from ssl_ebm.evaluation.sections.similarity import MATRICES
@@ -38,7 +38,7 @@ def markdown(
     else:
         parts += [table(study_sheet(study, groups, rows)), *_found(study), _titled("Every run", table(every))]
     parts += [_titled(sheet.title, table(sheet)) for sheet in sheets(groups).values()]
-    parts += _matrices(groups, runs, matrices)
+    parts += _matrices(matrices)
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,18 +88,14 @@ def _found(study: Study) -> list[str]:
     return [_titled("What the tests found", "\n".join(parts))] if parts else []
 
 
-def _matrices(groups: Sequence[Group], runs: Sequence[Run], matrices: Mapping[str, Any] | None) -> list[str]:
-    """Similarities of the groups' representatives."""
-    if not matrices or len(groups) < 2:
-        return []
-    place = {run.name: i for i, run in enumerate(runs)}
-    chosen = [place[own.first.name] for own in groups]
+def _matrices(matrices: Mapping[str, Any] | None) -> list[str]:
+    """Similarities of what is shown as one."""
     parts = []
     for key, (title, meaning) in MATRICES.items():
-        if matrices.get(key):
-            lines = [_line(["", *(plain(own.name) for own in groups)]), _line(["---", *["---:"] * len(groups)])]
-            for own, i in zip(groups, chosen, strict=True):
-                values = [matrices[key][i][j] for j in chosen]
-                lines.append(_line([plain(own.name), *("–" if v is None else f"{v:.2f}" for v in values)]))
+        if matrices and matrices.get(key):
+            names = [plain(name) for name in matrices["names"]]
+            lines = [_line(["", *names]), _line(["---", *["---:"] * len(names)])]
+            for name, row in zip(names, matrices[key], strict=True):
+                lines.append(_line([name, *("–" if v is None else f"{v:.2f}" for v in row)]))
             parts.append(_titled(title, "\n".join(lines) + f"\n\n{meaning}"))
     return parts

@@ -49,7 +49,7 @@ def page(
         notes: Its footnotes.
         warnings: These stand at the top.
         study: Results over seeds: runs are then shown by objective, the lowest seed standing for all in pictures.
-        matrices: Of the runs' similarities, in their order: "cka", "overlap", "spearman".
+        matrices: Similarities of what is shown as one, as `alike` gives them.
     """
     groups = group(runs, study)
     parts = _sections(groups, runs, rows, notes, study, matrices)
@@ -119,7 +119,7 @@ def _sections(
         "neighbours": ("Nearest neighbours by energy", neighbours(groups)),
         "maps": ("Map of the features", maps(groups)),
         "outliers": ("Outliers", outliers(groups, tables)),
-        "similarity": ("Similarity", similarity(groups, runs, matrices)),
+        "similarity": ("Similarity", similarity(matrices)),
         "samples": ("Samples", samples(groups)),
         "cost": ("Cost", cost(groups, tables, study)),
         "classes": ("Accuracy by class", classes(groups)),

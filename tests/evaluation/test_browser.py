@@ -23,7 +23,13 @@ def report(tmp_path_factory):
         for i, name in enumerate(("simclr", "barlow_twins", "byol"))
     ]
     found = compare(runs)
-    text = page(found.runs, found.rows, notes=found.notes, warnings=found.warnings, matrices=matrices(3))
+    text = page(
+        found.runs,
+        found.rows,
+        notes=found.notes,
+        warnings=found.warnings,
+        matrices=matrices([run.name for run in found.runs]),
+    )
     (path / "report.html").write_text(text, encoding="utf-8")
     return path / "report.html"
 

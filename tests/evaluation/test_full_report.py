@@ -9,6 +9,7 @@ from example_runs import write_run
 from test_report import Page
 
 from ssl_ebm.compare import compare
+from ssl_ebm.evaluation.alike import alike
 from ssl_ebm.evaluation.features import Bank, Split
 from ssl_ebm.evaluation.groups import Study, group
 from ssl_ebm.evaluation.markdown import markdown, plain
@@ -41,7 +42,7 @@ def few(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def few_page(few):
-    return written(few, matrices=matrices(3))
+    return written(few, matrices=matrices(["simclr", "vicreg", "byol"]))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study_page(study):
-    return written(study[1], study=study[0], matrices=matrices(20))
+    return written(study[1], study=study[0], matrices=matrices(MANY))
 
 
 def test_every_section_is_there_and_well_formed(few_page, study_page):
@@ -89,14 +90,25 @@ def test_baselines_of_different_settings_are_not_pooled(tmp_path):
     assert not any(row["baseline"] for row in sheets(group(compare(runs).runs))["probes"].as_dict())
 
 
-def test_similarities_are_those_of_the_runs_shown(few, few_page, study, study_page):
-    whole = matrices(20)
-    chosen = [next(i for i, r in enumerate(study[1].runs) if r.name == f"{name}-s0") for name in MANY]
-    value = whole["cka"][chosen[0]][chosen[1]]
+def test_similarities_have_heat_maps_and_tables(few, few_page, study_page):
+    whole = matrices(MANY)
     text = section(study_page, "similarity")
-    assert f"simclr, moco_v3: {value:.2f}".replace("0.", ".") in text
+    assert f"simclr, moco_v3: {whole['cka'][0][1]:.2f}".replace("0.", ".") in text
     assert section(few_page, "similarity").count('role="img"') == 3
-    assert 'id="similarity"' not in written(few) and "## Linear CKA" in written(few, markdown, matrices=matrices(3))
+    assert 'id="similarity"' not in written(few) and "## Linear CKA" in written(few, markdown, matrices=whole)
+
+
+def test_similarities_are_read_from_what_evaluation_kept(few, study, tmp_path):
+    found = few.similarity
+    assert found["names"] == ["simclr", "vicreg", "byol"]
+    energies = [np.load(run.path / "pairs.npz")["trained"] for run in few.runs]
+    ranks = [np.argsort(np.argsort(e)) for e in energies[:2]]
+    assert found["spearman"][0][1] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert 0.5 < found["cka"][0][1] < 1 and found["overlap"][2][2] == 1.0
+    assert alike(group(study[1].runs, study[0]))["names"] == MANY
+    runs = [extend(write_run(tmp_path / f"{n}", f"views.views={n}"), seed=n) for n in (2, 4)]
+    assert set(alike(group(compare(runs).runs))) == {"names", "cka", "overlap"}, "other views are other pairs"
+    assert alike(group(few.runs[:1])) is None
 
 
 def test_maps_show_the_plane_of_largest_variance(few, tmp_path):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ssl_ebm.evaluation.figures.heat_maps import heat_map
-from ssl_ebm.evaluation.groups import Group
-from ssl_ebm.evaluation.table import Run
 
 MATRICES = {
     "cka": ("Linear CKA of features", "1 where features agree up to a rotation and a scale."),
@@ -18,19 +16,16 @@ MATRICES = {
 }
 
 
-def similarity(groups: Sequence[Group], runs: Sequence[Run], matrices: Mapping[str, Any] | None) -> str:
-    """A heat map a measure, of the groups' representatives; `matrices` are of the runs, in their order."""
-    if not matrices or len(groups) < 2:
+def similarity(matrices: Mapping[str, Any] | None) -> str:
+    """A heat map a measure, with rows and columns of the "names" among `matrices`."""
+    if not matrices:
         return ""
-    place = {run.name: i for i, run in enumerate(runs)}
-    chosen = [place[group.first.name] for group in groups]
     figures = []
     for key, (title, meaning) in MATRICES.items():
         if not matrices.get(key):
             continue
         whole = np.array([[np.nan if v is None else v for v in row] for row in matrices[key]], dtype=float)
-        own = whole[np.ix_(chosen, chosen)]
-        chart = heat_map([g.name for g in groups], own, title=f"{title}, all pairs of runs", show=_show)
+        chart = heat_map(matrices["names"], whole, title=f"{title}, all pairs of runs", show=_show)
         caption = f'<strong>{title}</strong> <span class="muted">{meaning}</span>'
         figures.append(f"<figure><figcaption>{caption}</figcaption>{chart}</figure>")
     if not figures:
