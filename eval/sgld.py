@@ -9,11 +9,11 @@ median of rounds that alternate between all of them, in this process's threads.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def milliseconds(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
             run()
             if number:  # the first is a warm-up
                 times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def peer(energy: nn.Module, sampler: SGLD) -> Callable[[Tensor, int], Tensor] | None:

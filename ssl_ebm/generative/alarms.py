@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST_GAP = 10.0  # |mean E⁻ - mean E⁺|, both in standard deviations of E within each group and in nats
+LARGEST_GAP = 10.0  # |mean E⁻ - mean E⁺| in standard deviations of E within each group ...
+LEAST_GAP = 1.0  # ... of those that are so many nats
+LARGEST_DRIFT = 0.25  # s‖∇E‖ / √d: how far a step moves pixels, whose range is 1
 LEAST_SPREAD = 1e-6  # standard deviation of E, in nats: a flat energy
 MOST_SATURATED = 0.99  # share of pixels at 0 or 1
 MOST_DUPLICATES = 0.5  # share of chains with another within one grey level
@@ -21,14 +23,21 @@ def measure(
     positive: Float[Tensor, " n"],
     negative: Float[Tensor, " m"] | None = None,
     chains: Float[Tensor, "m ..."] | None = None,
+    drift: Float[Tensor, ""] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """What tells a diverging run from a healthy one, as scalars on the device.
 
     Gives `energy_std`, within data and within chains; with chains, `gap` = mean E⁻ - mean E⁺, `gap_sigmas` = gap over
-    energy_std, and the shares `saturated` of pixels and `duplicates` of chains.
+    energy_std, the shares `saturated` of pixels and `duplicates` of chains, and `drift`, by which a step moves a pixel.
+
+    Args:
+        positive: E of data.
+        negative: E of where chains ended.
+        chains: Where they ended.
+        drift: Mean ‖s ∇E‖ of their last step.
     """
     variance = positive.var(correction=0)
-    if negative is None or chains is None:
+    if negative is None or chains is None or drift is None:
         return {"energy_std": variance.sqrt()}
     spread = ((variance + negative.var(correction=0)) / 2).sqrt()
     gap = negative.mean() - positive.mean()
@@ -37,6 +46,7 @@ def measure(
     return {
         "energy_std": spread,
         "gap": gap,
+        "drift": drift / math.sqrt(flat.shape[1]),
         "gap_sigmas": gap / spread,
         "saturated": ((flat < 1e-3) | (flat > 1 - 1e-3)).to(flat.dtype).mean(),
         "duplicates": (distance.amin(1) < GREY_LEVEL).to(flat.dtype).mean(),
@@ -48,7 +58,9 @@ def sign(values: Mapping[str, float]) -> str | None:
     bad = [name for name, value in values.items() if not math.isfinite(value) and name != "gap_sigmas"]
     if bad:
         return f"{bad[0]} is not finite"
-    if abs(values.get("gap", 0.0)) > LARGEST_GAP and abs(values["gap_sigmas"]) > LARGEST_GAP:
+    if values.get("drift", 0.0) > LARGEST_DRIFT:
+        return f"a step moves pixels by {values['drift']:.3g} of their range, so chains jump past what they look for"
+    if abs(values.get("gap", 0.0)) > LEAST_GAP and abs(values["gap_sigmas"]) > LARGEST_GAP:
         side = "above" if values["gap"] > 0 else "below"
         return (
             f"chains are {abs(values['gap']):.3g} nats {side} the data in energy, {abs(values['gap_sigmas']):.3g} "

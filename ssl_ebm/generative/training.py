@@ -157,7 +157,7 @@ class Generative(nn.Module):
             generator=generator,
         )
         own, negative = self.estimator(offer)
-        values = measure(positive.detach(), negative, offer.chains)
+        values = measure(positive.detach(), negative, offer.chains, None if chains is None else chains.drift)
         self.alarm.watch(values | {"loss": own.loss.detach()})
         terms = own.terms | values | {"loss": own.loss.detach()}
         if chains is not None and draw is not None:
@@ -187,11 +187,10 @@ class Generative(nn.Module):
 
     @torch.no_grad()
     def _chain_terms(self, chains: Chains, draw: Draw) -> dict[str, Tensor]:
-        """The steps' drift in units of their noise, σ √d; age; acceptance."""
-        terms: dict[str, Any] = {"chain_drift": chains.drift}
-        noise = getattr(self.sampler, "noise", 0.0)
-        if noise:
-            terms["chain_drift"] = chains.drift / (noise * chains.x[0].numel() ** 0.5)
+        """The last step's drift in units of its noise, σ √d; age; acceptance."""
+        terms: dict[str, Any] = {}
+        if noise := getattr(self.sampler, "noise", 0.0):
+            terms["drift_over_noise"] = chains.drift / (noise * chains.x[0].numel() ** 0.5)
         if self.buffer is not None:
             terms["chain_age"] = draw.age.float().mean()
         if chains.acceptance is not None:

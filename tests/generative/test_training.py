@@ -255,7 +255,15 @@ def test_half_of_the_drawn_chains_are_mirrored(tmp_path):
 
 
 def values(**changes):
-    healthy = {"energy_std": 1.0, "gap": 0.5, "gap_sigmas": 0.5, "saturated": 0.4, "duplicates": 0.0, "loss": 0.1}
+    healthy = {
+        "energy_std": 1.0,
+        "gap": 0.5,
+        "gap_sigmas": 0.5,
+        "saturated": 0.4,
+        "duplicates": 0.0,
+        "drift": 0.1,
+        "loss": 0.1,
+    }
     return healthy | changes
 
 
@@ -266,6 +274,7 @@ def values(**changes):
         ({"gap": -50.0, "gap_sigmas": -30.0}, "50 nats below the data"),
         ({"energy_std": 1e-9, "gap": 0.0, "gap_sigmas": float("nan")}, "the energy is flat"),
         ({"saturated": 1.0}, "100.0% of the chains' pixels are at 0 or 1"),
+        ({"drift": 0.4}, "a step moves pixels by 0.4 of their range"),
         ({"duplicates": 0.75}, "75.0% of the chains are copies"),
         ({"loss": float("nan")}, "loss is not finite"),
     ],
@@ -278,13 +287,11 @@ def test_signs_of_divergence_are_named(changes, message):
 
 def test_measurements_are_those_of_their_definitions():
     positive, negative = torch.tensor([0.0, 2.0]), torch.tensor([4.0, 4.0, 7.0])
-    chains = torch.tensor([[0.0, 1.0], [0.0, 0.999], [0.5, 0.5]])
-    found = {name: float(value) for name, value in measure(positive, negative, chains).items()}
+    chains = torch.tensor([[0.0, 1.0], [0.0, 0.9995], [0.5, 0.5]])
+    found = {name: float(value) for name, value in measure(positive, negative, chains, torch.tensor(0.3)).items()}
     spread = ((1.0 + 2.0) / 2) ** 0.5
-    assert found == pytest.approx(
-        {"energy_std": spread, "gap": 4.0, "gap_sigmas": 4 / spread, "saturated": 3 / 6, "duplicates": 2 / 3}, abs=0.2
-    )
-    assert found["duplicates"] == pytest.approx(2 / 3) and found["gap_sigmas"] == pytest.approx(4 / spread)
+    expected = {"energy_std": spread, "gap": 4.0, "gap_sigmas": 4 / spread, "drift": 0.3 / 2**0.5}
+    assert found == pytest.approx(expected | {"saturated": 4 / 6, "duplicates": 2 / 3})
 
 
 def test_an_alarm_persists_before_it_stops():
