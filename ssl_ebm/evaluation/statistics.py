@@ -12,7 +12,7 @@ A bootstrap of three seeds covers less than 90%: it takes their spread for the p
 (S - 1)/S, and gives it no heavier tail. Drawing the images' part by a bootstrap would only add noise to a variance of a
 mean that is known in closed form. Seeds of two objectives are not paired: a seed is another draw for another objective,
 and pairing would cost half of the degrees of freedom. Variances are not pooled over objectives: objectives differ in
-them, and then the pooled test finds differences that are not there (eval/statistics.py measures all of this).
+them, and then the pooled test finds differences that are not there (eval/intervals.py measures all of this).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Do the intervals cover, and do the tests find what is there and nothing else? A simulation at a study's size.
 
-    python eval/statistics.py                  3 seeds, 10,000 test images: about ten minutes on a CPU core
-    python eval/statistics.py --draws 200      coarser
+    python eval/intervals.py                  3 seeds, 10,000 test images: about ten minutes on a CPU core
+    python eval/intervals.py --draws 200      coarser
 
 Each draw is a study: objectives that are correct on an image where a margin is above zero. The margin is the sum of
 what makes the image easy for all of them, what makes it easy for one, a seed's shift, and noise of seed and image. All
