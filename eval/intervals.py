@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from statistics import NormalDist
 
 import numpy as np
 
@@ -29,21 +30,21 @@ from ssl_ebm.evaluation.student import t_quantile
 
 ACCURACY = 0.9
 OWN, NOISE = 0.5, 0.35  # standard deviations of margins, beside 1 of what is shared
-QUANTILE, DENSITY = 1.2815515655, 0.1754983319  # of the normal distribution at ACCURACY
-POINTS = (0.0, 0.1, 0.3, 1.0, 3.0)
+POINTS = (0.0, 0.1, 0.3, 1.0, 2.0)
 RESAMPLES = 500
 Z = 1.959964
 
 
 def study(random: np.random.Generator, objectives: int, seeds: int, images: int, points: float, gap: float) -> dict:
-    """Correctness [seeds, images] of each objective; the first is better by `gap`, a part of 1."""
+    """Correctness [seeds, images] of each objective; the first is better than the others by `gap`, a part of 1."""
     spread = np.sqrt(1 + OWN**2 + NOISE**2)
-    shift = points / 100 / DENSITY * spread
+    shift = points / 100 / NormalDist().pdf(NormalDist().inv_cdf(ACCURACY)) * spread
     easy = random.standard_normal(images, dtype=np.float32)
     values = {}
     for k in range(objectives):
         # the threshold at which the mean over all seeds and images is as accurate as stated
-        middle = QUANTILE * np.sqrt(spread**2 + shift**2) + (k == 0) * gap / DENSITY * spread
+        accuracy = ACCURACY + (gap / 2 if k == 0 else -gap / 2)
+        middle = NormalDist().inv_cdf(accuracy) * np.sqrt(spread**2 + shift**2)
         margin = easy + OWN * random.standard_normal(images, dtype=np.float32) + middle
         own = shift * random.standard_normal((seeds, 1))
         values[str(k)] = margin + own + NOISE * random.standard_normal((seeds, images), dtype=np.float32) > 0
