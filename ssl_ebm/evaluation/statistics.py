@@ -8,11 +8,11 @@ is hard for both cancels. A is known to S - 1 degrees of freedom only: intervals
 freedom grow as A matters less, ν = ν_A (1 + B/A)^(5/4). Satterthwaite's (1946) exponent is 2; it covers 92% where both
 parts matter and seeds are three. 5/4 covers 93.6 to 96.5% for every ratio of the parts.
 
-A bootstrap of three seeds covers less than 90%: it takes their spread for the population's, which is smaller by
-(S - 1)/S, and gives it no heavier tail. Drawing the images' part by a bootstrap would only add noise to a variance of a
-mean that is known in closed form. Seeds of two objectives are not paired: a seed is another draw for another objective,
-and pairing would cost half of the degrees of freedom. Variances are not pooled over objectives: objectives differ in
-them, and then the pooled test finds differences that are not there (eval/intervals.py measures all of this).
+A bootstrap of three seeds covers 74% where they spread by two points (eval/intervals.py): it takes their spread for the
+population's, which is larger by S/(S - 1), and gives it no heavier tail. Drawing the images' part by a bootstrap would
+only add noise to a variance that is known in closed form. Seeds of two objectives are not paired: a seed is another
+draw for another objective, and pairing would cost half of the degrees of freedom. Variances are not pooled over
+objectives: where objectives differ in them, a pooled test finds differences that are not there.
 """
 
 from __future__ import annotations
