@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -84,7 +84,7 @@ def sample(
         draw("from images", x0=images[:count], bank=bank)
     blocks.append(images[:count])
     draw("compatible with the images above", given=images[:count])
-    write_atomically(path, lambda p: grid(blocks).save(p, format="PNG"))
+    write_atomically(path, lambda p: Image.fromarray(grid(blocks)).save(p, format="PNG"))
     return Picture(path, lines)
 
 
@@ -105,8 +105,8 @@ def _validation_images(model: EnergyModel, count: int) -> Float[Tensor, "n c h w
     return resized.clamp(0, 1).to(model.device)
 
 
-def grid(blocks: list[Float[Tensor, "n c h w"]], columns: int | None = None) -> Image.Image:
-    """Blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
+def grid(blocks: list[Float[Tensor, "n c h w"]], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels: blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
 
     Args:
         blocks: Images in [0, 1], of one size.
@@ -133,4 +133,4 @@ def grid(blocks: list[Float[Tensor, "n c h w"]], columns: int | None = None) -> 
             lines.reshape(-1, columns * cell.shape[2], 3),
             np.full((4 * GAP, columns * cell.shape[2], 3), 255, np.uint8),
         ]
-    return Image.fromarray(np.concatenate(rows[:-1]))
+    return np.concatenate(rows[:-1])

@@ -18,7 +18,7 @@ SIZE = 12
 
 def test_a_grid_has_its_images_where_they_belong():
     block = torch.rand(5, 1, 20, 20)
-    picture = np.asarray(grid([block, block[:2]], columns=3))
+    picture = grid([block, block[:2]], columns=3)
     side = 40 + 2 * GAP
     assert picture.shape == (3 * side + 4 * GAP, 3 * side, 3)
     for i in range(5):
@@ -26,7 +26,7 @@ def test_a_grid_has_its_images_where_they_belong():
         cell = picture[top : top + 40 : 2, left : left + 40 : 2, 1]
         assert np.array_equal(cell, (block[i, 0] * 255).round().byte().numpy())
     assert (picture[side:, 2 * side :][: side - GAP] == 255).all()  # the sixth place is empty
-    assert grid([torch.rand(2, 3, 50, 50)]).size == (2 * 54, 54)
+    assert grid([torch.rand(2, 3, 50, 50)]).shape == (54, 2 * 54, 3)
 
 
 @pytest.fixture
