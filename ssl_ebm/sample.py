@@ -105,7 +105,7 @@ def _validation_images(model: EnergyModel, count: int) -> Float[Tensor, "n c h w
     return resized.clamp(0, 1).to(model.device)
 
 
-def grid(blocks: list[Float[Tensor, "n c h w"]], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+def grid(blocks: list[Float[Tensor, "_ c h w"]], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
     """Pixels: blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
 
     Args:

@@ -52,7 +52,7 @@ def overlap(a: Int64[np.ndarray, "n k"], b: Int64[np.ndarray, "n k"]) -> float:
 
 
 def similarities(
-    features: Sequence[Float[np.ndarray, "n d"]], energies: Sequence[Float[np.ndarray, " p"]], *, k: int = NEIGHBOURS
+    features: Sequence[Float[np.ndarray, "_ _"]], energies: Sequence[Float[np.ndarray, " _"]], *, k: int = NEIGHBOURS
 ) -> dict[str, list[list[float | None]]]:
     """Matrices over runs: `cka`, `overlap` of k neighbours, and `spearman`, the rank correlation of energies.
 

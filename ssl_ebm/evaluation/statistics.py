@@ -82,7 +82,7 @@ class Analysis:
 
 
 def analyse(
-    values: Mapping[str, Float[np.ndarray, "seeds items"]], *, larger_is_better: bool = True, over_seeds: bool = True
+    values: Mapping[str, Float[np.ndarray, "_ _"]], *, larger_is_better: bool = True, over_seeds: bool = True
 ) -> Analysis:
     """Intervals of all objectives, tests of all pairs, and what the tests could have found.
 
