@@ -28,6 +28,7 @@ class MALA:
 
         a = E(x) - E(x') - ‖x - x' + s ∇E(x')‖² / (4 s) + ‖x' - x + s ∇E(x)‖² / (4 s)
 
+    It is HMC of one leapfrog of ε = √(2 s), and computed as such: a is then the change of -H.
     Outside the limits the density is zero, so such proposals are rejected. One forward and backward a step, as SGLD.
     Roberts and Tweedie 1996.
 
@@ -59,35 +60,7 @@ class MALA:
         age: Tensor | None = None,
     ) -> Chains:
         """Chains from x, as in `SGLD`; their age does nothing."""
-        require_precision(x)
-        s, x, noise = self.step_size, x.detach(), torch.empty_like(x)
-        value, gradient = energy_and_gradient(energy, x)
-        accepted = torch.zeros_like(value)
-        for _ in range(self.steps):
-            noise.normal_(generator=generator)
-            proposal = x.add(gradient, alpha=-s).add_(noise, alpha=math.sqrt(2 * s))
-            value_there, gradient_there = energy_and_gradient(energy, proposal)
-            back = (x - proposal).add_(gradient_there, alpha=s)
-            log_ratio = value - value_there - _squares(back) / (4 * s) + _squares(noise) / 2
-            accept = _accept(log_ratio, proposal, self.limits, generator)
-            accepted += accept
-            x, gradient = (torch.where(each(accept, x), a, b) for a, b in ((proposal, x), (gradient_there, gradient)))
-            value = torch.where(accept, value_there, value)
-        return Chains(x, s * mean_norm(gradient), accepted.mean() / self.steps)
-
-
-def _squares(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1)
-
-
-def _accept(log_ratio: Tensor, proposal: Tensor, limits: Limits | None, generator: torch.Generator | None) -> Tensor:
-    """Metropolis; a proposal whose ratio is not a number is rejected."""
-    uniform = torch.empty_like(log_ratio).uniform_(generator=generator)
-    accept = uniform.log() < log_ratio
-    if limits is not None:
-        flat = proposal.flatten(1)
-        accept &= (flat.amin(1) >= limits[0]) & (flat.amax(1) <= limits[1])
-    return accept
+        return _trajectories(energy, x, math.sqrt(2 * self.step_size), 1, self.steps, self.limits, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,22 +101,47 @@ class HMC:
         age: Tensor | None = None,
     ) -> Chains:
         """Chains from x, as in `SGLD`; their age does nothing."""
-        require_precision(x)
-        e, x = self.step_size, x.detach()
-        value, gradient = energy_and_gradient(energy, x)
-        accepted = torch.zeros_like(value)
-        for _ in range(self.steps):
-            momentum = torch.empty_like(x).normal_(generator=generator)
-            kinetic = _squares(momentum) / 2
-            proposal, value_there, gradient_there = x.clone(), value, gradient
-            for _ in range(self.leapfrog):
-                momentum.add_(gradient_there, alpha=-e / 2)
-                proposal = proposal.add(momentum, alpha=e)
-                value_there, gradient_there = energy_and_gradient(energy, proposal)
-                momentum.add_(gradient_there, alpha=-e / 2)
-            log_ratio = value + kinetic - value_there - _squares(momentum) / 2
-            accept = _accept(log_ratio, proposal, self.limits, generator)
-            accepted += accept
-            x, gradient = (torch.where(each(accept, x), a, b) for a, b in ((proposal, x), (gradient_there, gradient)))
-            value = torch.where(accept, value_there, value)
-        return Chains(x, e / 2 * mean_norm(gradient), accepted.mean() / self.steps)
+        return _trajectories(energy, x, self.step_size, self.leapfrog, self.steps, self.limits, generator)
+
+
+def _trajectories(
+    energy: EnergyFunction,
+    x: Tensor,
+    e: float,
+    leapfrog: int,
+    steps: int,
+    limits: Limits | None,
+    generator: torch.Generator | None,
+) -> Chains:
+    require_precision(x)
+    x = x.detach()
+    value, gradient = energy_and_gradient(energy, x)
+    accepted = torch.zeros_like(value)
+    for _ in range(steps):
+        momentum = torch.empty_like(x).normal_(generator=generator)
+        kinetic = _squares(momentum) / 2
+        proposal, value_there, gradient_there = x, value, gradient
+        for _ in range(leapfrog):
+            momentum.add_(gradient_there, alpha=-e / 2)
+            proposal = proposal.add(momentum, alpha=e)
+            value_there, gradient_there = energy_and_gradient(energy, proposal)
+            momentum.add_(gradient_there, alpha=-e / 2)
+        accept = _accept(value + kinetic - value_there - _squares(momentum) / 2, proposal, limits, generator)
+        accepted += accept
+        x, gradient = (torch.where(each(accept, x), a, b) for a, b in ((proposal, x), (gradient_there, gradient)))
+        value = torch.where(accept, value_there, value)
+    return Chains(x, e * e / 2 * mean_norm(gradient), accepted.mean() / steps)
+
+
+def _squares(x: Tensor) -> Tensor:
+    return x.flatten(1).square().sum(1)
+
+
+def _accept(log_ratio: Tensor, proposal: Tensor, limits: Limits | None, generator: torch.Generator | None) -> Tensor:
+    """Metropolis; a proposal whose ratio is not a number is rejected."""
+    uniform = torch.empty_like(log_ratio).uniform_(generator=generator)
+    accept = uniform.log() < log_ratio
+    if limits is not None:
+        flat = proposal.flatten(1)
+        accept &= (flat.amin(1) >= limits[0]) & (flat.amax(1) <= limits[1])
+    return accept
