@@ -31,6 +31,7 @@ from ssl_ebm.evaluation.features import SPLITS, Bank, Split, extract
 from ssl_ebm.evaluation.mistakes import worst_mistakes
 from ssl_ebm.evaluation.protocols import evaluate_bank
 from ssl_ebm.evaluation.sgd import sgd_probe
+from ssl_ebm.image_measures import image_measures
 from ssl_ebm.measures import (
     ENERGY_IMAGES,
     OOD_BANK,
@@ -50,7 +51,7 @@ from ssl_ebm.model import EnergyIndex, EnergyModel, build_encoder, load
 from ssl_ebm.objectives import FAMILIES, create_objective
 
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
-VERSION = 4  # of the protocol; a change makes stored baselines stale
+VERSION = 5  # of the protocol; a change makes stored baselines stale
 
 
 def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
@@ -86,9 +87,13 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         "rows": {"encoder": row} | baselines(run, model, splits, views, compute),
         "energy": {"features": row["energy"], **energy},
         "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
+        "image": image_measures(model, splits),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
         "config": dataclasses.asdict(model.config),
     }
+    if results["image"] is not None:
+        for name, found in results["image"].pop("ood").items():
+            results["ood"][name]["image_energy"] = found
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))
@@ -149,7 +154,7 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "information": "canonical energy by views of train; K = all these images; JSD's critic fitted by halves",
         "strength": f"clean against augmented, {min(STRENGTH_IMAGES, len(splits.test))} test images",
         "ood": f"foreign is positive; bank of {min(OOD_BANK, len(splits.train))} train; free energy at β = 1 and "
-        "at the calibrated β, distance to the 50th neighbour, Mahalanobis without classes",
+        "at the calibrated β, distance to the 50th neighbour, Mahalanobis without classes; E(x) at the views' size",
         "clusters": "k-means on unit vectors of test, as many clusters as classes, best of 5 starts",
         "seed": model.config.seed,
         "step": int(metadata["step"]),

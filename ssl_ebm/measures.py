@@ -158,9 +158,13 @@ def outlier_detection(model: EnergyModel, bank: Bank, splits: Splits, *, beta: f
     return results
 
 
-def foreign_sets(config: DataConfig, splits: Splits) -> dict[str, Tensor]:
-    """Images that need no data, and of the library's data sets those that are on this machine, as the model's."""
-    sets = outlier_sets(splits.in_chans, splits.image_size)
+def foreign_sets(config: DataConfig, splits: Splits, *, size: int | None = None) -> dict[str, Tensor]:
+    """Images that need no data, and of the library's data sets those that are on this machine, as the model's.
+
+    All have the data's size, or `size`.
+    """
+    size = size or splits.image_size
+    sets = outlier_sets(splits.in_chans, size)
     for name in DATASETS:
         if name in (config.name, "folder"):
             continue
@@ -168,5 +172,5 @@ def foreign_sets(config: DataConfig, splits: Splits) -> dict[str, Tensor]:
             other = load_data(DataConfig(name=name, root=config.root, limit=5 * COUNT, download=False)).test
         except DataError:
             continue
-        sets[name] = to_bytes(fitted(other.images.float() / 255, splits.in_chans, splits.image_size))
+        sets[name] = to_bytes(fitted(other.images.float() / 255, splits.in_chans, size))
     return sets

@@ -42,13 +42,17 @@ def collapse_sign(z: Float[Tensor, "n dim"]) -> str | None:
 class Monitor:
     """Measurements of a run in training.
 
+    Without a joint embedding to train (`joint` false) nothing keeps its spread, and there is no collapse to warn of.
+
     Attributes:
         collapsed: The sign of collapse that has persisted for `ALARM_AFTER` measurements.
         new_alarm: Whether it was raised by the last measurement.
     """
 
-    def __init__(self, splits: Splits, encoder: Encoder, compute: Compute, *, step: int = 0) -> None:
-        self.splits, self.encoder, self.compute = splits, encoder, compute
+    def __init__(
+        self, splits: Splits, encoder: Encoder, compute: Compute, *, step: int = 0, joint: bool = True
+    ) -> None:
+        self.splits, self.encoder, self.compute, self.joint = splits, encoder, compute, joint
         self.since, self.since_step = time.perf_counter(), step
         self.signs = 0
         self.collapsed: str | None = None
@@ -68,7 +72,7 @@ class Monitor:
         values["rankme"] = float(rankme(embeddings.features[0])) if finite else math.nan
         values["rankme_projection"] = float(rankme(z)) if finite else math.nan
         values["images_per_second"] = round(speed, 1)
-        self._watch(collapse_sign(z))
+        self._watch(collapse_sign(z) if self.joint else None)
         self.last |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.since = time.perf_counter()
         return {name: self.last[name] for name in values} | ({"collapse": self.collapsed} if self.collapsed else {})

@@ -42,6 +42,12 @@ class Run:
     generative: Generative | None = None
     step: int = 0
     skipped: int = 0
+    rollbacks: int = 0
+
+    @property
+    def rate_factor(self) -> float:
+        """Of the learning rate: halved at every roll-back, so that a run does not diverge as it did."""
+        return 0.5**self.rollbacks
 
     @property
     def parts(self) -> list[JointEmbedding | Objective | Generative]:
@@ -185,14 +191,32 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     if run.generative is not None:
         run.generative.load_state_dict(checkpoint["generative"])
-    run.step, run.skipped = checkpoint["step"], checkpoint["skipped"]
+    run.step, run.skipped, run.rollbacks = checkpoint["step"], checkpoint["skipped"], checkpoint.get("rollbacks", 0)
+
+
+def roll_back(run: Run) -> bool:
+    """Put a run whose energy of images diverged back to its last checkpoint; the learning rate is halved from there.
+
+    False, and nothing changed, without a checkpoint or after `generative.rollbacks` of them. The checkpoint is written
+    again with the count, so that a run that is then interrupted resumes as it would have gone on.
+    """
+    if run.generative is None or run.rollbacks >= run.generative.config.rollbacks:
+        return False
+    if not run.directory.checkpoint.is_file():
+        return False
+    done = run.rollbacks
+    restore(run, load_checkpoint(run.directory.checkpoint))
+    run.skipped, run.rollbacks = 0, done + 1
+    run.generative.alarm.reset()
+    save(run)
+    return True
 
 
 def save(run: Run) -> None:
     """Write the checkpoint, and the weights that a user keeps."""
     if distributed.rank() > 0:
         return
-    state: dict[str, Any] = {"step": run.step, "skipped": run.skipped}
+    state: dict[str, Any] = {"step": run.step, "skipped": run.skipped, "rollbacks": run.rollbacks}
     state |= {name: getattr(run, name).state_dict() for name in ("model", "objective", "optimizer")}
     if run.generative is not None:
         state["generative"] = run.generative.state_dict()

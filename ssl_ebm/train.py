@@ -26,13 +26,17 @@ from ssl_ebm.interrupt import Interrupt
 from ssl_ebm.monitor import Monitor
 from ssl_ebm.objectives import Step
 from ssl_ebm.optim import learning_rate
-from ssl_ebm.run import Run, describe, prepare, save
+from ssl_ebm.run import Run, describe, prepare, roll_back, save
 
 MAX_SKIPPED = 10  # updates in a row with a non-finite gradient before the run stops
 
 
 class TrainingStopped(RuntimeError):
     """The run ended itself; its last good checkpoint is intact."""
+
+
+class Diverged(TrainingStopped):
+    """An energy of images diverged; the run may go back to its last checkpoint and take smaller steps."""
 
 
 def pretrain(
@@ -48,8 +52,8 @@ def pretrain(
     Raises:
         FileExistsError: The run directory exists and `resume` is False.
         ValueError: Anything that the config asks for and cannot be had.
-        TrainingStopped: Gradients stayed non-finite, an energy of images diverged, or the embeddings collapsed and
-            `stop_on_collapse` is set.
+        TrainingStopped: Gradients stayed non-finite, an energy of images diverged once more than
+            `generative.rollbacks`, or the embeddings collapsed and `stop_on_collapse` is set.
     """
     if not isinstance(config, Config):
         config = load_config(config, overrides)
@@ -57,6 +61,10 @@ def pretrain(
     try:
         run = prepare(config, local_rank=local_rank, resume=resume)
         distributed.barrier()  # all have seen the run directory as it was
+        if distributed.rank() == 0:
+            run.directory.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(run.directory.config, lambda path: save_config(run.config, path))
+            print(describe(run), flush=True)
         _train(run)
     finally:
         distributed.stop()
@@ -64,14 +72,23 @@ def pretrain(
 
 
 def _train(run: Run) -> None:
+    """All updates that are left; from the last checkpoint once more where an energy of images diverged."""
+    while run.step < run.total_steps:
+        try:
+            _advance(run)
+        except Diverged as sign:
+            if not roll_back(run):
+                raise
+            print(f"{sign}; back to update {run.step}, roll-back {run.rollbacks}: learning rate × {run.rate_factor:g}")
+
+
+def _advance(run: Run) -> None:
     config, main = run.config.training, distributed.rank() == 0
     if main:
-        run.directory.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.directory.config, lambda path: save_config(run.config, path))
         run.directory.keep_metrics_until(run.step)
-        print(describe(run), flush=True)
     network = _wrap(run)
-    monitor = Monitor(run.splits, run.model.encoder, run.compute, step=run.step)
+    joint = run.objective.weight != 0
+    monitor = Monitor(run.splits, run.model.encoder, run.compute, step=run.step, joint=joint)
     every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log file is not a terminal
     bar = tqdm(
         total=run.total_steps, initial=run.step, unit="update", disable=not main, dynamic_ncols=True, mininterval=every
@@ -83,12 +100,13 @@ def _train(run: Run) -> None:
             run.step += 1
             bar.update()
             line = measure(run, monitor, step, embeddings) if main else {}
+            line |= {"rollbacks": run.rollbacks} if line and run.rollbacks else {}
             if line and log is not None:
                 bar.set_postfix_str(monitor.summary, refresh=False)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
             if run.generative is not None and run.generative.alarm.persisted:
-                raise TrainingStopped(diverged(run))
+                raise Diverged(diverged(run))
             if (_due(run, config.checkpoint_every_steps) or interrupt.requested) and not run.suspect:
                 save(run)
             if interrupt.requested:
@@ -179,7 +197,7 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
         config=config.optimizer,
     )
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * run.rate_factor
     if _finite_gradients(run):
         run.optimizer.step()
         momentum = run.objective.teacher_momentum
@@ -200,7 +218,7 @@ def _finite_gradients(run: Run) -> bool:
     run.skipped += 1
     tqdm.write(f"update {run.step}: gradient is not finite, skipped ({run.skipped} in a row)")
     if run.skipped >= MAX_SKIPPED:
-        raise TrainingStopped(
+        raise (TrainingStopped if run.generative is None else Diverged)(
             f"gradients were not finite for {MAX_SKIPPED} updates in a row at update {run.step}: lower optimizer.lr "
             f"({run.config.optimizer.lr:g}), set optimizer.clip_norm=1, or training.precision=float32; the last "
             f"checkpoint in {run.directory.path} is from before"

@@ -18,6 +18,7 @@ LAYERS = [  # from top to bottom
     "external",
     "evaluate",
     "sample",
+    "image_measures",
     "measures",
     "train",
     "interrupt",

@@ -1,10 +1,12 @@
 """Verification by energy: does E(a, b) tell two views of one image from views of two images?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 RECALLS = (1, 5, 10)
@@ -142,3 +144,12 @@ def _edges(lowest: float, highest: float, bins: int) -> Float[Tensor, "edges"]:
     if lowest == highest:
         lowest, highest = lowest - 0.5, highest + 0.5
     return torch.linspace(lowest, highest, bins + 1, dtype=torch.float64)
+
+
+def histograms(sets: Mapping[str, Float64[np.ndarray, " _"]], *, bins: int = 256) -> dict[str, Any]:
+    """`edges` common to all sets, and the counts of each under `histograms`."""
+    values = np.concatenate(list(sets.values()))
+    low, high = float(values.min()), float(values.max())
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    counts = {name: np.histogram(own, edges)[0].tolist() for name, own in sets.items()}
+    return {"edges": edges.tolist(), "histograms": counts}

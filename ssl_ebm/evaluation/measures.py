@@ -80,7 +80,7 @@ COST = (
     Measure("MFLOPs an image", ("cost", "flops_per_image"), lambda v: f"{v / 1e6:,.3g}"),
     Measure("Parameters, thousands", ("cost", "parameters"), lambda v: f"{v / 1e3:,.0f}"),
 )
-SCORES = {"free_energy": "Free energy", "knn": "kNN", "mahalanobis": "Mahalanobis"}
+SCORES = {"free_energy": "Free energy", "knn": "kNN", "mahalanobis": "Mahalanobis", "image_energy": "E(x)"}
 
 
 def outlier_measures(groups: Sequence[Group], number: str) -> list[Measure]:

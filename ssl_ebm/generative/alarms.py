@@ -84,7 +84,12 @@ class Alarm:
     """
 
     def __init__(self, patience: int) -> None:
-        self.patience, self.count = patience, 0
+        self.patience = patience
+        self.reset()
+
+    def reset(self) -> None:
+        """As before the first update."""
+        self.count = 0
         self.sign: str | None = None
         self.persisted: str | None = None
 

@@ -76,7 +76,8 @@ class GenerativeConfig:
         chains: Where chains start.
         weight: Factor of the loss.
         warmup: Fraction of the training in which the weight rises linearly from 0.
-        patience: Updates in a row with a sign of divergence before the run stops.
+        patience: Updates in a row with a sign of divergence before the run goes back to its last checkpoint.
+        rollbacks: How often it does, with half the learning rate each time, before it stops.
     """
 
     head: dict[str, Any] = field(default_factory=lambda: {"name": "scalar"})
@@ -86,6 +87,7 @@ class GenerativeConfig:
     weight: float = 1.0
     warmup: float = 0.0
     patience: int = 100
+    rollbacks: int = 3
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
@@ -94,6 +96,8 @@ class GenerativeConfig:
             raise ValueError(f"generative.warmup is a fraction of the training: must be in [0, 1], got {self.warmup}")
         if self.patience < 1:
             raise ValueError(f"generative.patience must be >= 1, got {self.patience}")
+        if self.rollbacks < 0:
+            raise ValueError(f"generative.rollbacks must be >= 0, got {self.rollbacks}")
         if self.head.get("name") not in HEADS:
             raise ValueError(unknown("generative.head name", str(self.head.get("name")), HEADS))
         sampler, loss = build("sampler", SAMPLERS, self.sampler), build("loss", LOSSES, self.loss)

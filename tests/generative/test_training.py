@@ -1,6 +1,7 @@
 """A run with a section `generative`: what it adds to the loss, exact resume, alarms, and what is loaded afterwards."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 import ssl_ebm
+from ssl_ebm import monitor, train
 from ssl_ebm import run as run_module
-from ssl_ebm import train
 from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, save_checkpoint
 from ssl_ebm.config import load_config
 from ssl_ebm.data import Images, Splits
@@ -302,29 +303,65 @@ def test_an_alarm_persists_before_it_stops():
         assert (alarm.persisted is not None) == persisted and (alarm.sign is None) == (measured is good)
 
 
-def test_a_diverging_run_stops_itself_and_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
-    config = settings(tmp_path / "run", generative={**PLAIN, "patience": 3}, epochs=20)
-    forward = Generative.forward
+def runs_away(monkeypatch, *, calls):
+    """Let the energy explode in some calls of the generative part, counted from 0."""
+    forward, count = Generative.forward, itertools.count()
 
-    def runs_away(self, model, step, embeddings, views, generator):
-        if runs_away.calls >= 5:
+    def explodes(self, model, step, embeddings, views, generator):
+        if next(count) in calls:
             with torch.no_grad():
                 self.head.layers[-1].bias += 1e3
                 self.head.layers[-1].weight *= 1e3
-        runs_away.calls += 1
         return forward(self, model, step, embeddings, views, generator)
 
-    runs_away.calls = 0
-    monkeypatch.setattr(Generative, "forward", runs_away)
+    monkeypatch.setattr(Generative, "forward", explodes)
+
+
+def test_a_diverging_run_goes_back_then_stops_itself_and_keeps_its_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+    config = settings(tmp_path / "run", generative={**PLAIN, "patience": 3, "rollbacks": 2}, epochs=20)
+    runs_away(monkeypatch, calls=range(5, 1000))
     with pytest.raises(TrainingStopped, match=r"diverged at update \d+: for 3 updates.*lower optimizer.lr") as error:
         pretrain(config)
     assert "\n" not in str(error.value)
+    assert capsys.readouterr().out.count("; back to update") == 2
     good = state(config.run_dir)
     assert good["step"] in (4, 6) and good["generative"]["buffer.images"].isfinite().all()
+    assert good["rollbacks"] == 2 and prepare(config, resume=True).rate_factor == 0.25
     assert all(value.isfinite().all() for value in good["model"].values())
     assert ssl_ebm.load(config.run_dir).head is not None
     lines = RunDirectory(Path(config.run_dir)).read_metrics()
     assert lines[-1]["step"] > good["step"]
+
+
+def test_a_run_that_went_back_takes_smaller_steps_from_there_and_ends(tmp_path, monkeypatch):
+    config = settings(tmp_path / "run", generative={**PLAIN, "patience": 3, "rollbacks": 1}, epochs=2)
+    plain = dataclasses.replace(config, run_dir=str(tmp_path / "plain"))
+    pretrain(plain)
+    runs_away(monkeypatch, calls=range(5, 8))
+    pretrain(config)
+    lines, calm = (RunDirectory(Path(c.run_dir)).read_metrics() for c in (config, plain))
+    assert [line["step"] for line in lines] == [line["step"] for line in calm]
+    first = next(place for place, line in enumerate(lines) if line.get("rollbacks"))
+    assert first > 0
+    for place, (line, other) in enumerate(zip(lines, calm, strict=True)):
+        assert line["lr"] == pytest.approx(other["lr"] * (1 if place < first else 0.5))
+    assert state(config.run_dir)["rollbacks"] == 1
+
+
+def test_without_a_joint_embedding_there_is_no_collapse_to_warn_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "collapse_sign", lambda z: "flat")
+    for objective, warned in ((NONE, False), (SIMCLR, True)):
+        config = settings(tmp_path / objective["name"], objective=objective, epochs=3)
+        lines = RunDirectory(pretrain(config)).read_metrics()
+        assert any("collapse" in line for line in lines) == warned
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path, monkeypatch):
+    config = settings(tmp_path / "run", generative={**PLAIN, "patience": 1}, epochs=2)
+    runs_away(monkeypatch, calls=range(1000))
+    with pytest.raises(TrainingStopped, match="diverged at update"):
+        pretrain(config)
+    assert not RunDirectory(Path(config.run_dir)).checkpoint.exists()
 
 
 def test_lost_chains_start_again_and_their_update_is_skipped(tmp_path, monkeypatch):
@@ -496,4 +533,4 @@ def test_a_run_without_the_section_pays_nothing(tmp_path):
     run = prepare(settings(tmp_path / "run", generative=None, objective=SIMCLR))
     assert run.generative is None and not run.suspect and len(run.parts) == 2
     save(run)
-    assert set(state(tmp_path / "run")) == {"step", "skipped", "model", "objective", "optimizer"}
+    assert set(state(tmp_path / "run")) == {"step", "skipped", "rollbacks", "model", "objective", "optimizer"}

@@ -9,11 +9,13 @@ from math import log10
 import numpy as np
 
 from ssl_ebm.evaluation.figures.images import LARGEST_IMAGE, bytes_uri, png_uri
-from ssl_ebm.evaluation.groups import Group
+from ssl_ebm.evaluation.figures.ridges import ridges
+from ssl_ebm.evaluation.groups import Group, lookup
 from ssl_ebm.evaluation.sections.layout import folded, many, panels
 
 BUDGET = 3_000_000  # bytes of pixels of all pictures: a page stays quick to open
 LARGEST_SAMPLE = 2_000_000  # bytes of a file of samples that is shown
+SETS = {"test": "test images", "samples": "chains from noise"}
 
 
 def neighbours(groups: Sequence[Group]) -> str:
@@ -107,11 +109,29 @@ def samples(groups: Sequence[Group]) -> str:
                     f"<figure><figcaption>{group.look.swatch()}<strong>{name}</strong></figcaption>"
                     f'<img class="sample" src="{bytes_uri(file.read_bytes())}" alt="Samples of {name}"></figure>'
                 )
-    if not figures:
-        return ""
-    return (
+    drawn = (
         f'<p>Images drawn from the run\'s energy by Langevin dynamics.</p><div class="panels">{"".join(figures)}</div>'
+        if figures
+        else ""
     )
+    energies = panels([group for group in groups if lookup(group.first.results, "image")], _image_energies)
+    if energies:
+        energies = (
+            "<h3>Energies of single images</h3><p>E(x) of test images, of chains from noise, and of images of another "
+            "kind. Samples should lie where test images do; how well E(x) tells the others is among the outliers.</p>"
+            f"{energies}"
+        )
+    return drawn + energies
+
+
+def _image_energies(group: Group) -> tuple[str, str]:
+    image = lookup(group.first.results, "image")
+    caption = image.get("sampling_failed") or (
+        f"{image['steps']} steps at an effective temperature of {image['temperature']:.3g}"
+    )
+    sets = [(SETS.get(name, name), counts) for name, counts in image["histograms"].items()]
+    title = f"Energies of single images under {group.name}"
+    return escape(caption), ridges(sets, image["edges"], look=group.look, title=title, x_label="E(x), nats")
 
 
 def class_names(groups: Sequence[Group]) -> list[str] | None:
