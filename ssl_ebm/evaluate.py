@@ -94,6 +94,9 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
     if results["image"] is not None:
         for name, found in results["image"].pop("ood").items():
             results["ood"][name]["image_energy"] = found
+        cosines = [line["image_gradient_cosine"] for line in run.read_metrics() if "image_gradient_cosine" in line]
+        late = cosines[len(cosines) // 2 :]
+        results["image"]["gradient_cosine"] = sum(late) / len(late) if late else None
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))

@@ -10,10 +10,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ssl_ebm.data import Splits
+from ssl_ebm.evaluation.classification import classification_scores
 from ssl_ebm.evaluation.energy import histograms
 from ssl_ebm.evaluation.ood import detection
 from ssl_ebm.evaluation.outliers import fitted
-from ssl_ebm.generative.heads import JointHead
+from ssl_ebm.generative.heads import JointHead, LogitsHead
+from ssl_ebm.generative.image_energy import ImageEnergy
 from ssl_ebm.measures import ENERGY_IMAGES, foreign_sets, spread
 from ssl_ebm.model import EnergyModel
 
@@ -21,11 +23,13 @@ SAMPLES = 64  # chains from noise
 BANK = 256  # training images that the joint head sums over
 
 
+@torch.no_grad()
 def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
     """Energies E(x) of test images, of samples and of foreign sets, all at the size of the training's views.
 
     Gives `histograms` over common `edges`, `mean` and `std` of every set; `steps` and `temperature` of the sampler, and
-    `sampling_failed`, the reason, where chains diverged; `ood`, how well E(x) tells each foreign set from test images.
+    `sampling_failed`, the reason, where chains diverged; `ood`, how well E(x) tells each foreign set from test images;
+    of the logits head `classifier`, accuracy and calibration of p(y | x) on test.
     None for a run without a generative head.
     """
     if model.head is None:
@@ -40,7 +44,6 @@ def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
     if isinstance(model.head, JointHead):
         bank = resized(splits.train.images[spread(len(splits.train), BANK)])
 
-    @torch.no_grad()
     def energies(images: Float[Tensor, "n c h w"]) -> Float64[np.ndarray, " n"]:
         parts = [model.image_energy(part, bank=bank).double().cpu() for part in images.split(500)]
         return torch.cat(parts).numpy()
@@ -56,6 +59,12 @@ def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
         results["sampling_failed"] = str(error)
     foreign = foreign_sets(model.config.data, splits, size=size)
     sets |= {name: energies(resized(images)) for name, images in foreign.items()}
+    if isinstance(model.head, LogitsHead):
+        logits = ImageEnergy(model.encoder, model.projector, model.head).embed
+        scores = torch.cat([logits(resized(part).to(model.device)).cpu() for part in splits.test.images.split(500)])
+        temperature = model.head.label_energy.temperature
+        results["classifier"] = classification_scores((scores / temperature).numpy(), splits.test.labels.numpy())
+        results["classifier"].pop("predictions")
     results["ood"] = {name: detection(sets["test"], sets[name]) for name in foreign}
     return results | {
         **histograms(sets),

@@ -178,6 +178,8 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
     generator = torch.Generator(run.compute.device).manual_seed(seed)
     for part in run.parts:
         part.set_progress(run.step / run.total_steps)
+    if run.generative is not None:
+        run.generative.compare_gradients = (run.step + 1) % max(1, config.training.log_every_steps) == 0
     run.optimizer.zero_grad(set_to_none=True)
     for index in batches(run):
         views = run.views(run.images[index], generator=generator)

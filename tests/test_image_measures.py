@@ -78,6 +78,17 @@ def test_energies_of_single_images(splits, head, monkeypatch):
     assert found["mean"]["test"] == pytest.approx(float(expected.mean()), rel=1e-5)
 
 
+def test_the_logits_head_is_judged_as_a_classifier(splits, monkeypatch):
+    monkeypatch.setattr(module, "foreign_sets", lambda config, splits, *, size: {})
+    model = build(splits, "logits")
+    found = image_measures(model, splits)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    x = fitted(splits.test.images.float() / 255, 1, 12)
+    logits = model.projector(model.encoder.at_any_size(x))
+    assert found["classifier"]["top1"] == pytest.approx(float((logits.argmax(1) == splits.test.labels).float().mean()))
+    assert 0 <= found["classifier"]["ece"] <= 1
+
+
 def test_a_run_without_a_head_has_none(splits):
     assert image_measures(build(splits, None), splits) is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,6 +37,20 @@ def flip_half(images: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.where(each(mirrored, images), images.flip(-1), images)
 
 
+def gradient_cosine(first: Tensor, second: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """`gradient_cosine`, of two losses' gradients by the same parameters; empty where one of them is zero.
+
+    Below 0 a step that lowers one raises the other, to first order.
+    """
+    both = [
+        torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for loss in (first, second)
+    ]
+    left, right = (torch.cat([gradient.flatten().double() for gradient in own]) for own in both)
+    scale = left.norm() * right.norm()
+    return {"gradient_cosine": left @ right / scale} if bool(scale > 0) else {}
+
+
 class Generative(nn.Module):
     """What a run with a section `generative` has besides: head and chains, and the loss that it adds.
 
@@ -49,6 +63,8 @@ class Generative(nn.Module):
         buffer: Persistent chains; None where chains start elsewhere.
         sampler: What moves chains.
         alarm: What is wrong, if anything.
+        compare_gradients: Measure in the next forward, at the cost of two backward passes, whether this loss and the
+            objective's pull the encoder the same way.
 
     Args:
         config: The section.
@@ -101,6 +117,7 @@ class Generative(nn.Module):
         if config.chains.start == "data" and self.count > batch:
             raise ValueError(f"chains that start at data are at most the batch's {batch} images, got {self.count}")
         self.alarm = Alarm(config.patience)
+        self.compare_gradients = False
         self.weight = 0.0 if config.warmup else config.weight
 
     def __str__(self) -> str:
@@ -162,6 +179,9 @@ class Generative(nn.Module):
         terms = own.terms | values | {"loss": own.loss.detach()}
         if chains is not None and draw is not None:
             terms |= self._chain_terms(chains, draw)
+        if self.compare_gradients and own.loss.requires_grad and step.loss.requires_grad:
+            parameters = [p for p in model.encoder.parameters() if p.requires_grad]
+            terms |= gradient_cosine(step.loss, own.loss, parameters)
         loss = step.loss + self.weight * own.loss
         return Step(loss, step.terms | {f"image_{name}": value for name, value in terms.items()})
 

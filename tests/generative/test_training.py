@@ -15,7 +15,7 @@ from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, save_checkpoint
 from ssl_ebm.config import load_config
 from ssl_ebm.data import Images, Splits
 from ssl_ebm.generative.alarms import Alarm, measure, sign
-from ssl_ebm.generative.training import Generative
+from ssl_ebm.generative.training import Generative, gradient_cosine
 from ssl_ebm.objectives.objective import Step
 from ssl_ebm.run import prepare, restore, save
 from ssl_ebm.train import TrainingStopped, pretrain, update
@@ -346,6 +346,18 @@ def test_a_run_that_went_back_takes_smaller_steps_from_there_and_ends(tmp_path, 
     for place, (line, other) in enumerate(zip(lines, calm, strict=True)):
         assert line["lr"] == pytest.approx(other["lr"] * (1 if place < first else 0.5))
     assert state(config.run_dir)["rollbacks"] == 1
+
+
+def test_gradient_cosine_is_that_of_gradients_taken_apart(tmp_path):
+    w = torch.tensor([3.0, 4.0], requires_grad=True)
+    unused = torch.ones(2, requires_grad=True)
+    cosine = gradient_cosine(w.square().sum() / 2, w[0], [w, unused])
+    assert cosine["gradient_cosine"].item() == pytest.approx(0.6)
+    assert gradient_cosine(0 * w.sum(), w[0], [w]) == {}
+    for kind, measured in (("ebclr", True), ("ebm", False)):
+        lines = RunDirectory(pretrain(settings(tmp_path / kind, **KINDS[kind], log_every_steps=2))).read_metrics()
+        assert all(("image_gradient_cosine" in line) == measured for line in lines if "loss" in line)
+        assert all(-1 <= line.get("image_gradient_cosine", 0) <= 1 for line in lines)
 
 
 def test_without_a_joint_embedding_there_is_no_collapse_to_warn_of(tmp_path, monkeypatch):

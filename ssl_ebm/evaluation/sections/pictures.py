@@ -129,6 +129,12 @@ def _image_energies(group: Group) -> tuple[str, str]:
     caption = image.get("sampling_failed") or (
         f"{image['steps']} steps at an effective temperature of {image['temperature']:.3g}"
     )
+    if (cosine := image.get("gradient_cosine")) is not None:
+        caption += (
+            f"; its gradient has a cosine of {cosine:.2f} with the objective's in the second half of the training"
+        )
+    if classifier := image.get("classifier"):
+        caption += f"; p(y | x): {100 * classifier['top1']:.1f}% right, ECE {classifier['ece']:.3f}"
     sets = [(SETS.get(name, name), counts) for name, counts in image["histograms"].items()]
     title = f"Energies of single images under {group.name}"
     return escape(caption), ridges(sets, image["edges"], look=group.look, title=title, x_label="E(x), nats")
