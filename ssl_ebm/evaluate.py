@@ -87,16 +87,13 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         "rows": {"encoder": row} | baselines(run, model, splits, views, compute),
         "energy": {"features": row["energy"], **energy},
         "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
-        "image": image_measures(model, splits),
+        "image": image_measures(model, splits, run.read_metrics()),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
         "config": dataclasses.asdict(model.config),
     }
     if results["image"] is not None:
         for name, found in results["image"].pop("ood").items():
             results["ood"][name]["image_energy"] = found
-        cosines = [line["image_gradient_cosine"] for line in run.read_metrics() if "image_gradient_cosine" in line]
-        late = cosines[len(cosines) // 2 :]
-        results["image"]["gradient_cosine"] = sum(late) / len(late) if late else None
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,20 @@ BANK = 256  # training images that the joint head sums over
 
 
 @torch.no_grad()
-def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
+def image_measures(
+    model: EnergyModel, splits: Splits, metrics: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
     """Energies E(x) of test images, of samples and of foreign sets, all at the size of the training's views.
 
     Gives `histograms` over common `edges`, `mean` and `std` of every set; `steps` and `temperature` of the sampler, and
     `sampling_failed`, the reason, where chains diverged; `ood`, how well E(x) tells each foreign set from test images;
-    of the logits head `classifier`, accuracy and calibration of p(y | x) on test.
+    of the logits head `classifier`, accuracy and calibration of p(y | x) on test; `gradient_cosine`, of the generative
+    gradient with the objective's, its mean over the second half of the training's `metrics`, None where there is none.
     None for a run without a generative head.
     """
     if model.head is None:
         return None
-    _, height, width = model.sample_shape
-    size = max(height, width)
+    size = model.sample_shape[-1]
 
     def resized(images: Tensor) -> Float[Tensor, "n c h w"]:
         return fitted(images.float() / 255, splits.in_chans, size).clamp(0, 1)
@@ -49,7 +53,7 @@ def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
         return torch.cat(parts).numpy()
 
     sets = {"test": energies(resized(splits.test.images[spread(len(splits.test), ENERGY_IMAGES)]))}
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"gradient_cosine": _late_mean(metrics, "image_gradient_cosine")}
     taken: list[int] = []
     try:
         drawn = model.sample(SAMPLES, bank=bank, progress=taken.append)
@@ -71,3 +75,9 @@ def image_measures(model: EnergyModel, splits: Splits) -> dict[str, Any] | None:
         "mean": {name: float(values.mean()) for name, values in sets.items()},
         "std": {name: float(values.std()) for name, values in sets.items()},
     }
+
+
+def _late_mean(metrics: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Over the second half of the lines that have a finite value."""
+    values = [line[name] for line in metrics if line.get(name) is not None]
+    return fmean(values[len(values) // 2 :]) if values else None

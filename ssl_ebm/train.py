@@ -126,8 +126,10 @@ def diverged(run: Run) -> str:
     )
 
 
-def _due(run: Run, every: int) -> bool:
-    return every > 0 and (run.step % every == 0 or run.step == run.total_steps)
+def _due(run: Run, every: int, step: int | None = None) -> bool:
+    """Whether something that is done every so many updates is done after this one, or after update `step`."""
+    step = run.step if step is None else step
+    return every > 0 and (step % every == 0 or step == run.total_steps)
 
 
 def measure(run: Run, monitor: Monitor, step: Step, embeddings: Embeddings) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def update(run: Run, network: nn.Module) -> tuple[Step, Embeddings]:
     for part in run.parts:
         part.set_progress(run.step / run.total_steps)
     if run.generative is not None:
-        run.generative.compare_gradients = (run.step + 1) % max(1, config.training.log_every_steps) == 0
+        run.generative.compare_gradients = _due(run, config.training.log_every_steps, run.step + 1)
     run.optimizer.zero_grad(set_to_none=True)
     for index in batches(run):
         views = run.views(run.images[index], generator=generator)

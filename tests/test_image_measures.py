@@ -63,8 +63,10 @@ def test_energies_of_single_images(splits, head, monkeypatch):
 
     monkeypatch.setattr(module, "foreign_sets", foreign)
     model = build(splits, head)
-    found = image_measures(model, splits)
+    metrics = [{"step": 1}, *({"image_gradient_cosine": value} for value in (0.9, None, 0.5, 0.1, 0.3))]
+    found = image_measures(model, splits, metrics)
     assert json.loads(json.dumps(found, allow_nan=False)) == found and seen == [12]
+    assert found["gradient_cosine"] == pytest.approx(0.2)  # of .9, .5, .1, .3 the last two
     assert {name: sum(counts) for name, counts in found["histograms"].items()} == {
         **{"test": 40, "samples": module.SAMPLES},
         **{"same": 20, "blank": 9},
@@ -102,6 +104,7 @@ def test_chains_that_diverge_are_a_result(splits, monkeypatch):
     model = build(splits, "scalar")
     monkeypatch.setattr(model, "sample", diverges)
     found = image_measures(model, splits)
+    assert found["gradient_cosine"] is None
     assert found["sampling_failed"].startswith("chains ran into") and set(found["histograms"]) == {"test"}
 
 

@@ -149,7 +149,6 @@ def _edges(lowest: float, highest: float, bins: int) -> Float[Tensor, "edges"]:
 def histograms(sets: Mapping[str, Float64[np.ndarray, " _"]], *, bins: int = 256) -> dict[str, Any]:
     """`edges` common to all sets, and the counts of each under `histograms`."""
     values = np.concatenate(list(sets.values()))
-    low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    edges = _edges(float(values.min()), float(values.max()), bins).numpy()
     counts = {name: np.histogram(own, edges)[0].tolist() for name, own in sets.items()}
     return {"edges": edges.tolist(), "histograms": counts}

@@ -14,6 +14,7 @@ from ssl_ebm import run as run_module
 from ssl_ebm.checkpoint import RunDirectory, load_checkpoint, save_checkpoint
 from ssl_ebm.config import load_config
 from ssl_ebm.data import Images, Splits
+from ssl_ebm.generative import training as training_module
 from ssl_ebm.generative.alarms import Alarm, measure, sign
 from ssl_ebm.generative.training import Generative, gradient_cosine
 from ssl_ebm.objectives.objective import Step
@@ -358,6 +359,13 @@ def test_gradient_cosine_is_that_of_gradients_taken_apart(tmp_path):
         lines = RunDirectory(pretrain(settings(tmp_path / kind, **KINDS[kind], log_every_steps=2))).read_metrics()
         assert all(("image_gradient_cosine" in line) == measured for line in lines if "loss" in line)
         assert all(-1 <= line.get("image_gradient_cosine", 0) <= 1 for line in lines)
+
+
+def test_gradients_are_compared_only_where_a_line_is_written(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(training_module, "gradient_cosine", lambda *given: calls.append(1) or {})
+    pretrain(settings(tmp_path / "run", **KINDS["ebclr"], log_every_steps=2))
+    assert len(calls) == 2  # after updates 2 and 3, the last
 
 
 def test_without_a_joint_embedding_there_is_no_collapse_to_warn_of(tmp_path, monkeypatch):
