@@ -71,6 +71,7 @@ from noise that an image lowers the energy of, E(x, ·). The first two need a se
 
   ssl-ebm pretrain configs/fashion_mnist/ebm.yaml
   ssl-ebm sample runs/fashion_mnist/ebm
+  ssl-ebm sample runs/fashion_mnist/ebm --count 500 --judge runs/quickstart/simclr       and its Fréchet distance
   ssl-ebm sample runs/quickstart/simclr --convert-batch-norm     adversarial: never trained on what it then finds
 """
 
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--steps", type=int, help="of each chain (default: as in the training)")
     sample.add_argument("--seed", type=int, default=0, help="of the chains (default: %(default)s)")
     sample.add_argument("--convert-batch-norm", action="store_true", help="make BatchNorm the fixed map of eval mode")
+    sample.add_argument("--judge", metavar="RUN", help="Fréchet distance of the images from noise in its features")
     sample.add_argument("--device", default="cpu", help="cpu, cuda (default: %(default)s)")
     sample.add_argument("--force", action="store_true", help="overwrite the picture of this checkpoint")
 
@@ -252,6 +254,7 @@ def _sample(options: argparse.Namespace) -> int:
         seed=options.seed,
         convert_batch_norm=options.convert_batch_norm,
         force=options.force,
+        judge=options.judge,
         device=options.device,
     )
     print("\n".join(picture.lines))

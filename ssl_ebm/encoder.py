@@ -159,8 +159,8 @@ def create_encoder(
         output_stride = patch or int(np.max(backbone.patch_embed.patch_size))  # type: ignore[union-attr,arg-type]
     else:
         backbone = _create(name, pretrained, arguments)
-        native_size = config.input_size[-1] if config else 224
-        levels = find_downsampling(backbone, in_chans=in_chans, sizes=(native_size, image_size))
+        sizes = (config.input_size[-1], image_size) if config else (image_size,)
+        levels = find_downsampling(backbone, in_chans=in_chans, sizes=sizes)
         if adapt or output_stride is not None:
             changes = adapt_stem(
                 backbone, levels, in_chans=in_chans, image_size=image_size, output_stride=output_stride

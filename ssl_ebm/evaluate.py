@@ -31,7 +31,8 @@ from ssl_ebm.evaluation.features import SPLITS, Bank, Split, extract
 from ssl_ebm.evaluation.mistakes import worst_mistakes
 from ssl_ebm.evaluation.protocols import evaluate_bank
 from ssl_ebm.evaluation.sgd import sgd_probe
-from ssl_ebm.image_measures import image_measures
+from ssl_ebm.generative.heads import FreeEnergyHead
+from ssl_ebm.image_measures import filters, image_measures
 from ssl_ebm.measures import (
     ENERGY_IMAGES,
     OOD_BANK,
@@ -95,6 +96,8 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         for name, found in results["image"].pop("ood").items():
             results["ood"][name]["image_energy"] = found
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
+    if isinstance(model.head, FreeEnergyHead):
+        arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))
     write_json(run.evaluation, results)

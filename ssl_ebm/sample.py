@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -14,13 +15,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ssl_ebm.checkpoint import RunDirectory, load_tensors, write_atomically
-from ssl_ebm.data import load_data
-from ssl_ebm.generative.heads import JointHead
+from ssl_ebm.data import Images, load_data
+from ssl_ebm.evaluation.frechet import frechet_distance
+from ssl_ebm.evaluation.outliers import fitted
+from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
 from ssl_ebm.generative.sampling import Samples
 from ssl_ebm.model import EnergyModel, load
 
 GAP = 2  # white pixels between images
 LEAST_SIDE = 40  # pixels that an image is enlarged to
+SHOWN = 64  # images a block of the picture
+REFERENCE = 10_000  # training images that samples are measured against
 
 
 class Picture(NamedTuple):
@@ -38,26 +43,30 @@ def sample(
     seed: int = 0,
     convert_batch_norm: bool = False,
     force: bool = False,
+    judge: str | Path | None = None,
     device: str = "cpu",
 ) -> Picture:
     """Write RUN/samples/update_N.png: blocks of `count` chains each, with the run's sampler.
 
     From noise and from validation images under E(x), where the run has an image energy; then validation images x, and
-    below them where chains from noise went under E(x, ·), which without an image energy is an adversarial probe.
+    below them where chains from noise went under E(x, ·), which without an image energy is an adversarial probe and
+    which an RBM does not have.
 
     Args:
         run_dir: A run directory.
-        count: Images a block.
+        count: Images a block; the picture shows at most 64 of them.
         steps: Of each chain; None: as `EnergyModel.sample` has it.
         seed: Of the chains.
         convert_batch_norm: Make BatchNorm the fixed map that it is in eval mode.
         force: Overwrite the picture.
+        judge: A run whose encoder's features give the Fréchet distance of the images from noise to training images,
+            beside that of as many validation images.
         device: Where to compute.
 
     Raises:
         FileNotFoundError: It is not a run directory, or has no checkpoint yet.
         FileExistsError: The picture is there and `force` is False.
-        ValueError: A BatchNorm that was not to be converted, or chains that diverge.
+        ValueError: A BatchNorm that was not to be converted, chains that diverge, or no samples to judge.
     """
     if count < 1:
         raise ValueError(f"count must be >= 1, got {count}")
@@ -67,7 +76,11 @@ def sample(
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists: overwrite it with --force")
     model = load(run.path, device)
-    images = _validation_images(model, max(count, 256))
+    if judge is not None and (model.head is None or count < 2):
+        raise ValueError(f"--judge needs a run with an image energy and --count of at least 2, got {run.path}, {count}")
+    encoder = None if judge is None else load(judge, device)
+    splits = load_data(model.config.data)
+    images = _resized(model, splits.validation, max(count, 256))
     blocks, lines = [], []
 
     def draw(title: str, **options: object) -> None:
@@ -76,14 +89,25 @@ def sample(
             given: dict[str, object] = {"steps": steps, "seed": seed, "progress": bar.update}
             drawn = model.sample(**given, convert_batch_norm=convert_batch_norm, **options)  # type: ignore[arg-type]
             lines.append(f"{title}: {bar.n} steps, {_describe(drawn)}")
-        blocks.append(drawn.images)
+        blocks.append(drawn.images[:SHOWN])
+        if encoder is not None and title == "from noise":
+            found = [
+                _distance(encoder, own, _resized(model, splits.train, REFERENCE))
+                for own in (drawn.images, images[:count])
+            ]
+            lines.append(
+                f"Fréchet distance of these {count} to training images: {found[0]:.4g}, of {min(count, len(images))} "
+                f"validation images: {found[1]:.4g} (features of {judge}: {encoder.config.encoder.name}, "
+                f"{encoder.encoder.num_features} dimensions)"
+            )
 
     bank = images if isinstance(model.head, JointHead) else None
     if model.head is not None:
         draw("from noise", n=count, bank=bank)
         draw("from images", x0=images[:count], bank=bank)
-    blocks.append(images[:count])
-    draw("compatible with the images above", given=images[:count])
+    if not isinstance(model.head, FreeEnergyHead):  # an RBM's chains move under its own energy only
+        blocks.append(images[: min(count, SHOWN)])
+        draw("compatible with the images above", given=images[:count])
     write_atomically(path, lambda p: Image.fromarray(grid(blocks)).save(p, format="PNG"))
     return Picture(path, lines)
 
@@ -97,9 +121,20 @@ def _describe(samples: Samples) -> str:
     )
 
 
-def _validation_images(model: EnergyModel, count: int) -> Float[Tensor, "n c h w"]:
-    """Images of the validation split in [0, 1], at the size that the run was trained on."""
-    images = load_data(model.config.data).validation.images[:count].float() / 255
+@torch.no_grad()
+def _distance(judge: EnergyModel, a: Tensor, b: Tensor) -> float:
+    """Fréchet distance in the features of another run's encoder."""
+    channels, size = judge.encoder.in_chans, judge.encoder.image_size
+
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([judge.features(fitted(part, channels, size).clamp(0, 1)) for part in images.split(500)])
+
+    return frechet_distance(features(a), features(b))
+
+
+def _resized(model: EnergyModel, split: Images, count: int) -> Float[Tensor, "n c h w"]:
+    """Images of a split in [0, 1], at the size that the run was trained on."""
+    images = split.images[:count].float() / 255
     size = model.sample_shape[1:]
     resized = images if images.shape[2:] == size else F.interpolate(images, size, mode="area")
     return resized.clamp(0, 1).to(model.device)

@@ -86,3 +86,18 @@ def test_mistakes_are_named(tmp_path, capsys):
     assert "is not a run directory" in capsys.readouterr().err
     assert main(["sample", str(tmp_path), "--count", "0"]) == 2
     assert "count must be >= 1, got 0" in capsys.readouterr().err
+
+
+def test_samples_are_judged_in_the_features_of_another_run(finished_run, capsys):
+    path = finished_run({"sampler": {"name": "sgld", "steps": 2}, "chains": {"size": 40, "restart": 0.5}})
+    capsys.readouterr()
+    assert main(["sample", str(path), "--count", "70", "--steps", "1", "--judge", str(path)]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("Fréchet distance of these 70 to training images: ")
+    noise, data = (float(part.split(",")[0].split()[0]) for part in line.split("images: ")[1:3])
+    assert noise > 10 * data  # validation images are the training images here, but for their number
+    assert "test_resnet" in line
+    with Image.open(path / "samples" / "update_0000001.png") as picture:
+        assert picture.size[0] == 16 * (40 + 2 * GAP)
+    assert main(["sample", str(path), "--count", "1", "--judge", str(path), "--force"]) == 2
+    assert "--count of at least 2" in capsys.readouterr().err

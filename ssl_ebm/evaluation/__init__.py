@@ -5,6 +5,7 @@
 
 from ssl_ebm.evaluation.features import Bank, Split
 from ssl_ebm.evaluation.few_shot import few_shot
+from ssl_ebm.evaluation.frechet import frechet_distance
 from ssl_ebm.evaluation.knn import knn_evaluate
 from ssl_ebm.evaluation.linear import linear_probe
 from ssl_ebm.evaluation.probe_table import probe_table
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate_bank",
     "evaluate_features",
     "few_shot",
+    "frechet_distance",
     "knn_evaluate",
     "linear_probe",
     "make_bank",

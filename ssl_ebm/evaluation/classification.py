@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_ebm.evaluation.features import Split
+from ssl_ebm.label_energy import LabelEnergy
 
 
 class Standardisation:
@@ -94,10 +95,13 @@ def classification_scores(
 ) -> dict[str, Any]:
     """What is reported of a classifier, by the scores that it gives each class.
 
+    Logits make it a `LabelEnergy`, E(x, y) = -f_y(x) with p(y | x) = exp(F(x) - E(x, y)).
+
     Gives `top1`; `top5`, None unless there are more than 5 classes; `per_class` accuracies, None for a class without an
     image; `confusion` counts [true][predicted]; the expected calibration error `ece` = Σ_b n_b/n |accuracy_b -
-    confidence_b| over `bins` equal bins of the winner's probability (Guo et al. 2017, arXiv 1706.04599), None unless
-    the scores are `logits`; `size`; and `predictions`, for paired statistics. Ties go to the smallest class.
+    confidence_b| over `bins` equal bins of the winner's probability (Guo et al. 2017, arXiv 1706.04599) and `nll`, the
+    mean of -log p(y | x) = E(x, y) - F(x) in nats, both None unless the scores are `logits` (`nll` also where a class
+    was never seen); `size`; and `predictions`, for paired statistics. Ties go to the smallest class.
     """
     size, classes = scores.shape
     predicted = scores.argmax(1)
@@ -108,18 +112,20 @@ def classification_scores(
         best = (-scores).argsort(1, kind="stable")[:, :5]
         known = np.isfinite(scores[np.arange(size), labels])
         top5 = float(((best == labels[:, None]).any(1) & known).mean())
+    energy = LabelEnergy().log_probability(torch.from_numpy(scores).double()).neg().numpy() if logits else None
+    nll = None if energy is None else float(energy[np.arange(size), labels].mean())
     return {
         "top1": float(correct.mean()),
         "top5": top5,
         "per_class": class_accuracies(predicted, labels, classes),
         "confusion": confusion.tolist(),
-        "ece": _calibration_error(scores, correct, bins) if logits else None,
+        "ece": None if energy is None else _calibration_error(np.exp(-energy.min(1)), correct, bins),
+        "nll": nll if nll is not None and np.isfinite(nll) else None,
         "size": size,
         "predictions": predicted.tolist(),
     }
 
 
-def _calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int) -> float:
-    confidence = 1 / np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64).sum(1)
+def _calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(bin_of, correct - confidence, minlength=bins)).sum() / len(correct))

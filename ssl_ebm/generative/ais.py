@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssl_ebm.generative.chains import EnergyFunction
 from ssl_ebm.generative.metropolis import HMC, MALA
@@ -55,12 +56,15 @@ def rbm_log_partition(
     *,
     chains: int = 1000,
     betas: Sequence[float] | None = None,
+    on: Float[Tensor, " visible"] | None = None,
     generator: torch.Generator | None = None,
 ) -> LogPartition:
-    """An RBM's log Z, from independent fair coins at β = 0; one Gibbs sweep at each temperature.
+    """An RBM's log Z, from independent units at β = 0; one Gibbs sweep at each temperature.
 
     Args:
         rbm: Any size.
+        on: Probability of each visible unit at β = 0, such as its mean over the data, which is nearer to a trained
+            model than fair coins; None: ½.
         chains: M.
         betas: From 0 to 1; None: 500 equal steps.
         generator: On the RBM's device.
@@ -68,12 +72,15 @@ def rbm_log_partition(
     path = list(betas) if betas is not None else linear_path(500)
     _require_path(path)
     visible, hidden = rbm.weight.shape
-    v = torch.bernoulli(torch.full((chains, visible), 0.5).to(rbm.weight), generator=generator)
+    odds = (torch.full((visible,), 0.5) if on is None else on).to(rbm.weight).logit()
+    machine = rbm.tempered(path[0], odds)
+    v = torch.bernoulli(odds.sigmoid().expand(chains, visible), generator=generator)
     weights = torch.zeros(chains, dtype=torch.float64, device=rbm.weight.device)
-    for below, above in zip(path, path[1:], strict=False):
-        weights += rbm(v, below) - rbm(v, above)
-        v = rbm.gibbs(v, beta=above, generator=generator)
-    return _estimate((visible + hidden) * math.log(2), weights)
+    for beta in path[1:]:
+        before, machine = machine(v), rbm.tempered(beta, odds)
+        weights += before - machine(v)
+        v = machine.gibbs(v, generator=generator)
+    return _estimate(hidden * math.log(2) + float(F.softplus(odds).double().sum()), weights)
 
 
 def gaussian_log_partition(

@@ -28,29 +28,32 @@ def measure(
     """What tells a diverging run from a healthy one, as scalars on the device.
 
     Gives `energy_std`, within data and within chains; with chains, `gap` = mean E⁻ - mean E⁺, `gap_sigmas` = gap over
-    energy_std, the shares `saturated` of pixels and `duplicates` of chains, and `drift`, by which a step moves a pixel.
+    energy_std, and the share `duplicates` of chains; of chains that drift, the share `saturated` of pixels and `drift`,
+    by which a step moves a pixel.
 
     Args:
         positive: E of data.
         negative: E of where chains ended.
         chains: Where they ended.
-        drift: Mean ‖s ∇E‖ of their last step.
+        drift: Mean ‖s ∇E‖ of their last step; None: they are binary.
     """
     variance = positive.var(correction=0)
-    if negative is None or chains is None or drift is None:
+    if negative is None or chains is None:
         return {"energy_std": variance.sqrt()}
     spread = ((variance + negative.var(correction=0)) / 2).sqrt()
     gap = negative.mean() - positive.mean()
     flat = chains.flatten(1)
     distance = torch.cdist(flat, flat).fill_diagonal_(math.inf) / math.sqrt(flat.shape[1])
-    return {
+    values = {
         "energy_std": spread,
         "gap": gap,
-        "drift": drift / math.sqrt(flat.shape[1]),
         "gap_sigmas": gap / spread,
-        "saturated": ((flat < 1e-3) | (flat > 1 - 1e-3)).to(flat.dtype).mean(),
         "duplicates": (distance.amin(1) < GREY_LEVEL).to(flat.dtype).mean(),
     }
+    if drift is not None:
+        values["drift"] = drift / math.sqrt(flat.shape[1])
+        values["saturated"] = ((flat < 1e-3) | (flat > 1 - 1e-3)).to(flat.dtype).mean()
+    return values
 
 
 def sign(values: Mapping[str, float]) -> str | None:

@@ -18,7 +18,7 @@ class Chains(NamedTuple):
     """Where chains ended, and what they did on their way."""
 
     x: Float[Tensor, "n ..."]
-    drift: Float[Tensor, ""]  # mean over chains of ‖s ∇E‖ in the last step; s = ε²/2 in HMC
+    drift: Float[Tensor, ""] | None  # mean over chains of ‖s ∇E‖ in the last step; s = ε²/2 in HMC; None: binary chains
     acceptance: Float[Tensor, ""] | None = None  # mean share of accepted proposals; None: nothing is rejected
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_ebm.generative import estimators
+from ssl_ebm.generative.gibbs import Gibbs
 from ssl_ebm.generative.heads import JointHead, LogitsHead, NormHead, ScalarHead
 from ssl_ebm.generative.metropolis import HMC, MALA
+from ssl_ebm.generative.rbm_encoder import FreeEnergyHead
 from ssl_ebm.generative.samplers import SGLD, AnnealedSGLD
 from ssl_ebm.names import unknown
 
@@ -18,9 +20,16 @@ HEADS: dict[str, Callable[..., Any]] = {
     "logits": LogitsHead,
     "joint": JointHead,
     "norm": NormHead,
+    "free_energy": FreeEnergyHead,
 }
-Sampler = SGLD | AnnealedSGLD | MALA | HMC
-SAMPLERS: dict[str, Callable[..., Any]] = {"sgld": SGLD, "annealed": AnnealedSGLD, "mala": MALA, "hmc": HMC}
+Sampler = SGLD | AnnealedSGLD | MALA | HMC | Gibbs
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "sgld": SGLD,
+    "annealed": AnnealedSGLD,
+    "mala": MALA,
+    "hmc": HMC,
+    "gibbs": Gibbs,
+}
 LOSSES: dict[str, Callable[..., Any]] = {
     "maximum_likelihood": estimators.MaximumLikelihood,
     "latent_guided": estimators.LatentGuided,
@@ -66,13 +75,14 @@ class GenerativeConfig:
     """An energy of images, trained along with the objective: loss + weight × this one's.
 
     JEM is objective `supervised` with head `logits`; EBCLR `simclr` with head `joint` and weight .1; CLEL `simclr` with
-    head `norm` and loss `latent_guided`; a plain EBM objective `none` with head `scalar`.
+    head `norm` and loss `latent_guided`; a plain EBM objective `none` with head `scalar`; an RBM encoder `rbm`,
+    objective `none`, head `free_energy` and sampler `gibbs`.
 
     Attributes:
-        head: `name` (scalar, logits, joint, norm) and its arguments.
+        head: `name` (scalar, logits, joint, norm, free_energy) and its arguments.
         loss: `name` (maximum_likelihood, latent_guided, denoising, sliced, noise_contrastive,
             conditional_noise_contrastive) and its arguments.
-        sampler: `name` (sgld, annealed, mala, hmc) and its arguments; losses without chains use it to sample only.
+        sampler: `name` (sgld, annealed, mala, hmc, gibbs) and its arguments; losses without chains only sample by it.
         chains: Where chains start.
         weight: Factor of the loss.
         warmup: Fraction of the training in which the weight rises linearly from 0.
@@ -101,6 +111,16 @@ class GenerativeConfig:
         if self.head.get("name") not in HEADS:
             raise ValueError(unknown("generative.head name", str(self.head.get("name")), HEADS))
         sampler, loss = build("sampler", SAMPLERS, self.sampler), build("loss", LOSSES, self.loss)
+        if (self.head["name"] == "free_energy") != isinstance(sampler, Gibbs):
+            raise ValueError(
+                "an RBM's binary units are moved by gibbs and nothing else is: set generative.head.name=free_energy "
+                f"and generative.sampler.name=gibbs together, got {self.head['name']} and {self.sampler['name']}"
+            )
+        if isinstance(sampler, Gibbs) and not isinstance(loss, estimators.MaximumLikelihood):
+            raise ValueError(
+                f"generative.loss {self.loss['name']} needs images that vary continuously, and an RBM's are binary: "
+                "take maximum_likelihood"
+            )
         if getattr(loss, "divergence_weight", 0.0) and not isinstance(sampler, SGLD):
             raise ValueError(
                 "generative.loss.divergence_weight goes through the last SGLD step, and one that may be rejected "

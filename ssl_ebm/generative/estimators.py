@@ -38,7 +38,7 @@ class Offer:
 
     energy: ImageEnergy
     x: Float[Tensor, "n c h w"]
-    embedding: Float[Tensor, "n d"]
+    embedding: Float[Tensor, "n ..."]
     positive: Float[Tensor, " n"]
     chains: Float[Tensor, "m c h w"] | None
     latent: Float[Tensor, "n k"] | None

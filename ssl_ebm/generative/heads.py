@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_ebm.energies import Energy
+from ssl_ebm.generative.rbm_encoder import FreeEnergyHead
 from ssl_ebm.label_energy import LabelEnergy
 
 
@@ -115,4 +116,4 @@ class NormHead(nn.Module):
         return -self.concentration * cosine
 
 
-Head = ScalarHead | LogitsHead | JointHead | NormHead
+Head = ScalarHead | LogitsHead | JointHead | NormHead | FreeEnergyHead

@@ -13,7 +13,7 @@ from ssl_ebm.generative.heads import Head, JointHead
 
 
 class ImageEnergy(nn.Module):
-    """E(x) = head(encoder(x)), or head(projector(encoder(x))) where the head reads projections.
+    """E(x) = head(encoder(x)), or head(projector(encoder(x))) or head(x): what the head reads, it says.
 
     The networks may compute in half precision; the head gets and gives the images' precision.
 
@@ -43,15 +43,17 @@ class ImageEnergy(nn.Module):
         self.encoder, self.head, self.bank, self.autocast = encoder, head, bank, autocast
         self.projector = projector if head.reads == "projection" else None
 
-    def embed(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def embed(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n ..."]:
         """What the head reads of images in [0, 1]."""
+        if self.head.reads == "images":
+            return x
         with self.autocast():
             embedding = self.encoder.at_any_size(x)
             if self.projector is not None:
                 embedding = self.projector(embedding)
         return embedding.to(x.dtype)
 
-    def of(self, embedding: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def of(self, embedding: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """E of what the head reads."""
         if isinstance(self.head, JointHead):
             assert self.bank is not None

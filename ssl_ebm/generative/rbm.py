@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,18 +45,32 @@ class RBM(nn.Module):
         """E(v_i, h_i)."""
         return -((v @ self.weight) * h).sum(1) - v @ self.visible_bias - h @ self.hidden_bias
 
-    def forward(self, v: Float[Tensor, "n visible"], beta: float = 1.0) -> Float[Tensor, " n"]:
-        """F(v), hidden units summed out, of β E."""
-        hidden = F.softplus(beta * (v @ self.weight + self.hidden_bias)).sum(1)
-        return -beta * (v @ self.visible_bias) - hidden
+    def forward(self, v: Float[Tensor, "n visible"]) -> Float[Tensor, " n"]:
+        """F(v), hidden units summed out."""
+        return -(v @ self.visible_bias) - F.softplus(v @ self.weight + self.hidden_bias).sum(1)
 
-    def hidden_probability(self, v: Float[Tensor, "n visible"], beta: float = 1.0) -> Float[Tensor, "n hidden"]:
-        """p(h_j = 1 | v) of β E."""
-        return torch.sigmoid(beta * (v @ self.weight + self.hidden_bias))
+    def hidden_probability(self, v: Float[Tensor, "n visible"]) -> Float[Tensor, "n hidden"]:
+        """p(h_j = 1 | v)."""
+        return torch.sigmoid(v @ self.weight + self.hidden_bias)
 
-    def visible_probability(self, h: Float[Tensor, "n hidden"], beta: float = 1.0) -> Float[Tensor, "n visible"]:
-        """p(v_i = 1 | h) of β E."""
-        return torch.sigmoid(beta * (h @ self.weight.T + self.visible_bias))
+    def visible_probability(self, h: Float[Tensor, "n hidden"]) -> Float[Tensor, "n visible"]:
+        """p(v_i = 1 | h)."""
+        return torch.sigmoid(h @ self.weight.T + self.visible_bias)
+
+    @torch.no_grad()
+    def tempered(self, beta: float, reference: Float[Tensor, " visible"] | None = None) -> RBM:
+        """The RBM of β E(v, h) - (1 - β) aᵀ v: at β = 0 independent units, the visible ones with log odds a.
+
+        Args:
+            beta: β.
+            reference: a; None: 0, fair coins.
+        """
+        scaled: dict[str, Any] = {name: beta * value for name, value in self.named_parameters()}
+        if reference is not None:
+            scaled["visible_bias"] += (1 - beta) * reference
+        other = copy.copy(self)
+        other._parameters = scaled
+        return other
 
     @torch.no_grad()
     def gibbs(
@@ -61,15 +78,14 @@ class RBM(nn.Module):
         v: Float[Tensor, "n visible"],
         *,
         sweeps: int = 1,
-        beta: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n visible"]:
         """Visible units after so many sweeps: all hidden units given the visible ones, then the other way round."""
         if sweeps < 1:
             raise ValueError(f"sweeps must be >= 1, got {sweeps}")
         for _ in range(sweeps):
-            h = torch.bernoulli(self.hidden_probability(v, beta), generator=generator)
-            v = torch.bernoulli(self.visible_probability(h, beta), generator=generator)
+            h = torch.bernoulli(self.hidden_probability(v), generator=generator)
+            v = torch.bernoulli(self.visible_probability(h), generator=generator)
         return v
 
     def log_partition(self) -> Float[Tensor, ""]:

@@ -31,9 +31,10 @@ class Samples(NamedTuple):
 
 def chain_length(sampler: Sampler, config: GenerativeConfig | None) -> int:
     """Steps that a chain of the training lives on average: a call's, over the probability of a restart."""
-    if config is None or config.chains.start != "persistent" or not config.chains.restart:
+    if config is None or config.chains.start != "persistent":
         return sampler.steps
-    return max(sampler.steps, min(LONGEST, round(sampler.steps / config.chains.restart)))
+    restart = max(config.chains.restart, sampler.steps / LONGEST)  # 0: chains live as long as the training
+    return max(sampler.steps, round(sampler.steps / restart))
 
 
 def pair_energy(embed: Callable[[Tensor], Tensor], scorer: Energy, given: Float[Tensor, "n c h w"]) -> EnergyFunction:

@@ -28,7 +28,7 @@ Views = Float[Tensor, "v n c h w"] | tuple[Float[Tensor, "_ n c _ _"], ...]
 
 def create_head(config: GenerativeConfig, encoder: Encoder, *, dim: int, energy: Energy) -> Head:
     """The head that a config describes, for projections of `dim` dimensions under the objective's energy."""
-    return build("head", HEADS, config.head, features=encoder.num_features, latent=dim, energy=energy)
+    return build("head", HEADS, config.head, features=encoder.num_features, latent=dim, energy=energy, encoder=encoder)
 
 
 def flip_half(images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -154,7 +154,9 @@ class Generative(nn.Module):
                 raise ValueError("the joint head's E(x) is a sum over other views: set views.views=2")
             bank = embeddings.projection[1].float()
         energy = ImageEnergy(model.encoder, model.projector, self.head, bank=bank, autocast=self.autocast)
-        read = embeddings.projection if self.head.reads == "projection" else embeddings.features
+        read = {"images": x[None], "features": embeddings.features, "projection": embeddings.projection}[
+            self.head.reads
+        ]
         assert read is not None
         embedding = read[0].float()
         positive = energy.of(embedding)
@@ -209,7 +211,7 @@ class Generative(nn.Module):
     def _chain_terms(self, chains: Chains, draw: Draw) -> dict[str, Tensor]:
         """The last step's drift in units of its noise, σ √d; age; acceptance."""
         terms: dict[str, Any] = {}
-        if noise := getattr(self.sampler, "noise", 0.0):
+        if (noise := getattr(self.sampler, "noise", 0.0)) and chains.drift is not None:
             terms["drift_over_noise"] = chains.drift / (noise * chains.x[0].numel() ** 0.5)
         if self.buffer is not None:
             terms["chain_age"] = draw.age.float().mean()

@@ -13,6 +13,7 @@ from ssl_ebm.evaluation.classification import (
     classification_scores,
 )
 from ssl_ebm.evaluation.features import Split
+from ssl_ebm.label_energy import LabelEnergy
 
 
 def random_logits(n=200, classes=8):
@@ -68,7 +69,17 @@ def test_top5_needs_more_than_five_classes_and_a_class_that_can_be_predicted():
 def test_scores_that_are_no_logits_have_no_calibration():
     logits, labels = random_logits()
     plain, other = classification_scores(logits, labels), classification_scores(logits, labels, logits=False)
-    assert other.pop("ece") is None and plain.pop("ece") > 0 and plain == other
+    assert other.pop("ece") is None and plain.pop("ece") > 0
+    assert other.pop("nll") is None and plain.pop("nll") > 0 and plain == other
+
+
+def test_a_classifier_is_an_energy_of_image_and_label():
+    logits, labels = random_logits()
+    energy, free = LabelEnergy(), torch.from_numpy(logits).double()
+    gap = energy.energy(free, torch.from_numpy(labels)) - energy.free_energy(free)
+    assert classification_scores(logits, labels)["nll"] == pytest.approx(float(gap.mean()))
+    logits[:, labels[0]] = -np.inf  # a class that was never seen
+    assert classification_scores(logits, labels)["nll"] is None
 
 
 def test_class_accuracies_are_the_confusion_matrix_s_diagonal():

@@ -44,8 +44,11 @@ def test_free_energy_and_log_partition_are_the_enumerated_ones(shape):
         assert torch.allclose(energies[5, 3], one, atol=1e-14)
         assert torch.allclose(rbm(v), -(-energies).logsumexp(1), atol=1e-12)
         assert torch.allclose(rbm.log_partition(), (-energies).flatten().logsumexp(0), atol=1e-12)
-        tempered = -(-0.3 * energies).logsumexp(1)
-        assert torch.allclose(rbm(v, 0.3), tempered, atol=1e-12)
+        odds = torch.linspace(-1, 1, shape[0], dtype=torch.float64)
+        tempered = -(-0.3 * energies + 0.7 * (v @ odds)[:, None]).logsumexp(1)
+        assert torch.allclose(rbm.tempered(0.3, odds)(v), tempered, atol=1e-12)
+        assert torch.allclose(rbm.tempered(0.3)(v), -(-0.3 * energies).logsumexp(1), atol=1e-12)
+        assert torch.allclose(rbm(v), -(-energies).logsumexp(1), atol=1e-12)  # and the machine itself is as it was
 
 
 def test_the_gibbs_kernel_has_the_model_as_its_stationary_density():
@@ -118,9 +121,10 @@ def test_persistent_contrastive_divergence_learns_bars():
     assert -1.2 < likelihood < -math.log(2)
 
 
-def test_annealed_importance_sampling_finds_log_partition():
+@pytest.mark.parametrize("on", [None, torch.linspace(0.2, 0.9, 8)])
+def test_annealed_importance_sampling_finds_log_partition(on):
     rbm = machine(8, 5, spread=1.0)
-    estimate = rbm_log_partition(rbm, chains=1000, generator=torch.Generator().manual_seed(0))
+    estimate = rbm_log_partition(rbm, chains=1000, on=on, generator=torch.Generator().manual_seed(0))
     assert abs(estimate.value - float(rbm.log_partition().detach())) < 5 * estimate.standard_error < 0.5
     assert 100 < estimate.effective_samples <= 1000
     coarse = rbm_log_partition(rbm, chains=1000, betas=[0.0, 1.0], generator=torch.Generator().manual_seed(0))

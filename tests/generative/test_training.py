@@ -38,6 +38,15 @@ KINDS = {
         "objective": SIMCLR,
         "generative": {**PLAIN, "head": {"name": "norm"}, "loss": {"name": "latent_guided"}},
     },
+    "rbm": {
+        "objective": NONE,
+        "encoder": {"name": "rbm", "kwargs": {"img_size": SIZE, "hidden": 5}},
+        "generative": {
+            "head": {"name": "free_energy"},
+            "sampler": {"name": "gibbs"},
+            "chains": {"size": 24, "restart": 0.0},
+        },
+    },
 }
 
 
@@ -57,12 +66,12 @@ def small_data(monkeypatch):
     return splits
 
 
-def settings(folder, *, norm="groupnorm1", generative=PLAIN, objective=NONE, views=2, **training):
+def settings(folder, *, norm="groupnorm1", generative=PLAIN, objective=NONE, encoder=None, views=2, **training):
     return load_config(
         {
             "run_dir": str(folder),
             "views": {"name": "grey", "views": views},
-            "encoder": {"name": "test_resnet", "kwargs": {"norm_layer": norm} if norm else {}},
+            "encoder": encoder or {"name": "test_resnet", "kwargs": {"norm_layer": norm} if norm else {}},
             "objective": objective,
             "generative": generative,
             "optimizer": {"warmup_epochs": 0.0},
@@ -120,7 +129,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(kind, tmp_path, monkeyp
     for line in lines[0] + lines[1]:
         line.pop("images_per_second")
     assert lines[0] == lines[1]
-    expected = {"image_energy_data", "image_energy_chains", "image_gap_sigmas", "image_chain_age", "image_saturated"}
+    expected = {"image_energy_data", "image_energy_chains", "image_gap_sigmas", "image_chain_age", "image_duplicates"}
     assert expected <= lines[0][-1].keys()
 
 
@@ -502,6 +511,18 @@ def test_mistakes_in_samples_are_named(tmp_path):
         ({"generative": {**PLAIN, "weight": 0.0}}, "generative.weight must be > 0"),
         ({"generative": {**PLAIN, "warmup": 2.0}}, "warmup is a fraction"),
         ({"generative": {**PLAIN, "patience": 0}}, "patience must be >= 1"),
+        (
+            {"generative": {**PLAIN, "head": {"name": "free_energy"}}},
+            "free_energy and generative.sampler.name=gibbs together",
+        ),
+        ({"generative": {**PLAIN, "sampler": {"name": "gibbs"}}}, "together, got scalar and gibbs"),
+        ({"generative": KINDS["rbm"]["generative"]}, "is an RBM's, got a ResNet: set encoder.name=rbm"),
+        ({**KINDS["rbm"], "encoder": {"name": "rbm"}}, "set encoder.kwargs.img_size=12"),
+        ({**KINDS["rbm"], "encoder": {"name": "rbm", "pretrained": True}}, "set encoder.pretrained=false"),
+        (
+            {"generative": {**KINDS["rbm"]["generative"], "loss": {"name": "denoising"}}},
+            "denoising needs images that vary continuously",
+        ),
         ({"generative": None}, "objective none trains nothing by itself: add a section generative"),
         (
             {
