@@ -377,4 +377,4 @@ def test_a_study_that_is_stopped_goes_on_to_its_report(tmp_path, monkeypatch, ca
 
     assert main(["study", str(file), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "1 done, 1 to train and 1 to evaluate" in shown and "measured by the runs so far" in shown
+    assert "1 done, 1 to train and 1 to evaluate" in shown and "images a second and process, as logged so far" in shown

@@ -41,22 +41,31 @@ def describe(config: StudyConfig) -> str:
     done = sum(states[run.path] == EVALUATED for run in runs)
     lines.append(f"{done} done, {len(left)} to train and {len(left) + waiting} to evaluate")
     if left:
-        known = [logged for run in runs if (logged := _logged(run)) is not None]
-        lines.append(_estimate(left, known, places))
+        lines += _estimate(left, runs, places)
     return "\n".join(lines)
 
 
-def _estimate(runs: Sequence[PlannedRun], known: Sequence[tuple[float, float]], places: Sequence[Slot]) -> str:
-    """Time of training by what the study's runs have logged, or else by some updates of the first one."""
-    logged = known or [_measured(runs[0], len(places[0].cores))]
-    images, speed = (median(values) for values in zip(*logged, strict=True))
-    total = images * sum(run.config.training.epochs for run in runs)
-    minutes = total / speed / len(places) / 60
-    source = "by the runs so far" if known else f"by {TIMED} updates of {runs[0].name}"
-    return (
-        f"training takes about {minutes:.0f} minutes: {total:,.0f} images, {speed:,.0f} a second and process, measured "
-        f"{source}; evaluation comes on top"
-    )
+def _estimate(left: Sequence[PlannedRun], runs: Sequence[PlannedRun], places: Sequence[Slot]) -> list[str]:
+    """Time of training by what like runs have logged, or else by some updates of the first of them."""
+    total, images, speeds = 0.0, 0.0, []
+    for kind in dict.fromkeys(map(_kind, left)):
+        own = [run for run in left if _kind(run) == kind]
+        known = [logged for run in runs if _kind(run) == kind and (logged := _logged(run)) is not None]
+        logged = known or [_measured(own[0], len(places[0].cores))]
+        an_epoch, speed = (median(values) for values in zip(*logged, strict=True))
+        images += an_epoch * sum(run.config.training.epochs for run in own)
+        total += an_epoch * sum(run.config.training.epochs for run in own) / speed
+        source = "as logged so far" if known else f"by {TIMED} updates of {own[0].name}"
+        speeds.append(f"  {speed:,.0f} images a second and process, {source}")
+    minutes = total / len(places) / 60
+    what = f"training takes about {minutes:.0f} minutes: {images:,.0f} images; evaluation comes on top"
+    return [what, *speeds]
+
+
+def _kind(run: PlannedRun) -> str:
+    """Runs of one kind train at about one speed: the networks' and the sampler's work decides it, hardly the loss."""
+    config = run.config
+    return repr((config.encoder, config.data, config.views, config.generative, config.training.batch_size))
 
 
 def _logged(run: PlannedRun) -> tuple[float, float] | None:
