@@ -49,8 +49,8 @@ def sample(
     """Write RUN/samples/update_N.png: blocks of `count` chains each, with the run's sampler.
 
     From noise and from validation images under E(x), where the run has an image energy; then validation images x, and
-    below them where chains from noise went under E(x, ·), which without an image energy is an adversarial probe and
-    which an RBM does not have.
+    below them where chains from noise went under E(x, ·), which without an image energy is an adversarial probe. An RBM
+    has no such chains; its own are shown by the probabilities of their pixels.
 
     Args:
         run_dir: A run directory.
@@ -89,7 +89,8 @@ def sample(
             given: dict[str, object] = {"steps": steps, "seed": seed, "progress": bar.update}
             drawn = model.sample(**given, convert_batch_norm=convert_batch_norm, **options)  # type: ignore[arg-type]
             lines.append(f"{title}: {bar.n} steps, {_describe(drawn)}")
-        blocks.append(drawn.images[:SHOWN])
+        shown = drawn.images[:SHOWN]
+        blocks.append(model.head.expected(shown) if isinstance(model.head, FreeEnergyHead) else shown)
         if encoder is not None and title == "from noise":
             found = [
                 _distance(encoder, own, _resized(model, splits.train, REFERENCE))

@@ -1,7 +1,9 @@
 """Energies of single images: of data, samples and foreign sets, for the heads that read features or projections."""
 
+import dataclasses
 import json
 
+import example_runs
 import numpy as np
 import pytest
 import torch
@@ -121,5 +123,20 @@ def test_the_report_shows_them(tmp_path):
     page = samples(group([run]))
     assert "500 steps at an effective temperature of 0.0125" in page and "chains from noise" in page
     assert "Energies of single images under ebm" in page and "Langevin" not in page
+    assert "Hidden units" not in page and "log-likelihood" not in page
+
+    likelihood = {
+        "train": -80.0,
+        "test": -81.26,
+        "independent": -99.0,
+        "standard_error": 0.3,
+        "effective_samples": 12.0,
+    }
+    results["image"] |= {"log_likelihood": likelihood | {"chains": 64, "temperatures": 2000}}
+    gallery = {**example_runs.gallery(("a", "b", "c")), "filters": np.zeros((5, 1, 8, 8), np.uint8)}
+    page = samples(group([dataclasses.replace(run, gallery=gallery)]))
+    assert "log-likelihood of test images −81.3 ± 0.3 nats each" in page and "64 chains over 2,000" in page
+    assert "Hidden units of ebm" in page and page.count("<img") == 5
+
     results["image"] = None
     assert samples(group([run])) == ""

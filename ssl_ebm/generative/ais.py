@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ssl_ebm.generative.chains import EnergyFunction
 from ssl_ebm.generative.metropolis import HMC, MALA
@@ -76,7 +77,7 @@ def rbm_log_partition(
     machine = rbm.tempered(path[0], odds)
     v = torch.bernoulli(odds.sigmoid().expand(chains, visible), generator=generator)
     weights = torch.zeros(chains, dtype=torch.float64, device=rbm.weight.device)
-    for beta in path[1:]:
+    for beta in tqdm(path[1:], desc="annealing", unit="β", leave=False, disable=None):
         before, machine = machine(v), rbm.tempered(beta, odds)
         weights += before - machine(v)
         v = machine.gibbs(v, generator=generator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from timm.models import register_model
 from torch import Tensor, nn
@@ -99,6 +100,11 @@ class FreeEnergyHead(nn.Module):
         """The units v of images in [0, 1]."""
         encoder: Any = self.encoder[0]
         return encoder.backbone.visible((images - encoder.mean) / encoder.std)
+
+    @torch.no_grad()
+    def expected(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Probabilities of pixels under the hidden units that images make likely: a binary sample without its grain."""
+        return self.rbm.visible_probability(self.rbm.hidden_probability(self.visible(images))).view_as(images)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """F of each image."""

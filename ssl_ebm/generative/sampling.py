@@ -14,10 +14,11 @@ from ssl_ebm.energies import Energy
 from ssl_ebm.generative.chains import EnergyFunction, require_images
 from ssl_ebm.generative.config import GenerativeConfig, Sampler
 from ssl_ebm.generative.frozen import frozen
+from ssl_ebm.generative.gibbs import Gibbs
 from ssl_ebm.generative.samplers import AnnealedSGLD
 
 ROUND = 10  # steps between reports of progress
-LONGEST = 1000  # steps of a chain from noise, if not said otherwise
+LONGEST, LONGEST_GIBBS = 1000, 10_000  # steps of a chain from noise, if not said otherwise; sweeps are cheap
 
 
 class Samples(NamedTuple):
@@ -33,7 +34,8 @@ def chain_length(sampler: Sampler, config: GenerativeConfig | None) -> int:
     """Steps that a chain of the training lives on average: a call's, over the probability of a restart."""
     if config is None or config.chains.start != "persistent":
         return sampler.steps
-    restart = max(config.chains.restart, sampler.steps / LONGEST)  # 0: chains live as long as the training
+    longest = LONGEST_GIBBS if isinstance(sampler, Gibbs) else LONGEST
+    restart = max(config.chains.restart, sampler.steps / longest)  # 0: chains live as long as the training
     return max(sampler.steps, round(sampler.steps / restart))
 
 

@@ -51,8 +51,8 @@ def _estimate(left: Sequence[PlannedRun], runs: Sequence[PlannedRun], places: Se
     for kind in dict.fromkeys(map(_kind, left)):
         own = [run for run in left if _kind(run) == kind]
         known = [logged for run in runs if _kind(run) == kind and (logged := _logged(run)) is not None]
-        logged = known or [_measured(own[0], len(places[0].cores))]
-        an_epoch, speed = (median(values) for values in zip(*logged, strict=True))
+        rates = known or [_measured(own[0], len(places[0].cores))]
+        an_epoch, speed = (median(values) for values in zip(*rates, strict=True))
         images += an_epoch * sum(run.config.training.epochs for run in own)
         total += an_epoch * sum(run.config.training.epochs for run in own) / speed
         source = "as logged so far" if known else f"by {TIMED} updates of {own[0].name}"

@@ -49,6 +49,13 @@ def test_gibbs_moves_images_as_the_machine_moves_units(energy):
     assert set(chains.x.unique().tolist()) == {0.0, 1.0}
 
 
+def test_the_expected_image_is_the_probability_of_pixels(energy):
+    x, rbm = images(3), energy.head.rbm
+    v = (x > MEAN).float().flatten(1)
+    odds = torch.sigmoid(v @ rbm.weight + rbm.hidden_bias) @ rbm.weight.T + rbm.visible_bias
+    assert torch.allclose(energy.head.expected(x).flatten(1), torch.sigmoid(odds), atol=1e-6)
+
+
 def test_gibbs_is_for_an_rbm(energy):
     other = ImageEnergy(energy.encoder, torch.nn.Identity(), ScalarHead(5))
     for wrong in (other, lambda x: Cosine()(x, x)):

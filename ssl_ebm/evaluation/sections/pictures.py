@@ -110,7 +110,8 @@ def samples(groups: Sequence[Group]) -> str:
                     f'<img class="sample" src="{bytes_uri(file.read_bytes())}" alt="Samples of {name}"></figure>'
                 )
     drawn = (
-        f'<p>Images drawn from the run\'s energy by its own sampler.</p><div class="panels">{"".join(figures)}</div>'
+        "<p>Images drawn from the run's energy by its own sampler.</p>"
+        f'<div class="panels wide">{"".join(figures)}</div>'
         if figures
         else ""
     )
@@ -121,7 +122,13 @@ def samples(groups: Sequence[Group]) -> str:
             "kind. Samples should lie where test images do; how well E(x) tells the others is among the outliers.</p>"
             f"{energies}"
         )
-    return drawn + energies
+    units = panels(groups, _filters, "wide")
+    if units:
+        units = (
+            "<h3>Hidden units</h3><p>Weights of the hidden units with the largest, each from black to white over its "
+            f"own range; grey is 0.</p>{units}"
+        )
+    return drawn + energies + units
 
 
 def _image_energies(group: Group) -> tuple[str, str]:
@@ -137,28 +144,23 @@ def _image_energies(group: Group) -> tuple[str, str]:
         caption += f"; p(y | x): {100 * classifier['top1']:.1f}% right, ECE {classifier['ece']:.3f}"
     if likelihood := image.get("log_likelihood"):
         caption += (
-            f"; log-likelihood of test images {likelihood['test']:.1f} ± {likelihood['standard_error']:.1f} nats each "
-            f"({likelihood['train']:.1f} of train, {likelihood['independent']:.1f} under independent pixels), by "
-            f"annealing: {likelihood['chains']} chains, {likelihood['temperatures']:,} temperatures, "
-            f"{likelihood['effective_samples']:.0f} effective"
+            f"; log-likelihood of test images {_energy(likelihood['test'], 1)} ± {likelihood['standard_error']:.1f} "
+            f"nats each ({_energy(likelihood['train'], 1)} of train, {_energy(likelihood['independent'], 1)} under "
+            f"independent pixels), by annealing {likelihood['chains']} chains over {likelihood['temperatures']:,} "
+            f"temperatures, {likelihood['effective_samples']:.0f} of them effective"
         )
     sets = [(SETS.get(name, name), counts) for name, counts in image["histograms"].items()]
     title = f"Energies of single images under {group.name}"
-    figure = ridges(sets, image["edges"], look=group.look, title=title, x_label="E(x), nats")
-    return escape(caption), figure + _filters(group)
+    return escape(caption), ridges(sets, image["edges"], look=group.look, title=title, x_label="E(x), nats")
 
 
-def _filters(group: Group) -> str:
+def _filters(group: Group) -> tuple[str, str]:
     """An RBM's hidden units of largest weights."""
     gallery = group.first.gallery
     if gallery is None or "filters" not in gallery:
-        return ""
+        return "", ""
     pictures = "".join(f'<img src="{png_uri(weights)}" alt="">' for weights in gallery["filters"])
-    name = escape(group.name)
-    return (
-        f"<p>Weights of the {len(gallery['filters'])} hidden units with the largest, each from black to white over its "
-        f'own range; grey is 0.</p><div class="filters" role="img" aria-label="Hidden units of {name}">{pictures}</div>'
-    )
+    return "", f'<div class="filters" role="img" aria-label="Hidden units of {escape(group.name)}">{pictures}</div>'
 
 
 def class_names(groups: Sequence[Group]) -> list[str] | None:
