@@ -79,13 +79,13 @@ class Images:
     """Images with their labels; `classes[label]` is a label's name."""
 
     images: UInt8[Tensor, "n c h w"]
-    labels: Int64[Tensor, "n"]
+    labels: Int64[Tensor, " n"]
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, index: Int64[Tensor, "m"]) -> "Images":
+    def subset(self, index: Int64[Tensor, " m"]) -> "Images":
         """Those images, in that order."""
         return Images(self.images[index], self.labels[index], self.classes)
 
@@ -126,7 +126,7 @@ def load_data(config: DataConfig) -> Splits:
     return DATASETS[config.name](config)
 
 
-def _split(labels: Int64[Tensor, "n"], parts: dict[str, Tensor], config: DataConfig) -> dict[str, Tensor]:
+def _split(labels: Int64[Tensor, " n"], parts: dict[str, Tensor], config: DataConfig) -> dict[str, Tensor]:
     """Takes a missing test or validation part off train, then applies the limit; parts are positions in `labels`."""
     random = np.random.RandomState(config.split_seed)  # its stream is the same in every version of NumPy (NEP 19)
     parts = dict(parts)
@@ -247,7 +247,7 @@ def _load_folder(config: DataConfig) -> Splits:
     return Splits(**{part: Images(x, y, classes) for part, x, y in pieces}, name=config.name, source=config.root)
 
 
-def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, "n"], dict[str, Tensor], tuple[str, ...]]:
+def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, " n"], dict[str, Tensor], tuple[str, ...]]:
     """All files, their labels, the positions of each part that the folder has, and the classes' names."""
     found = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := class_files(root / name))}
     if "train" not in found:

@@ -65,7 +65,7 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size size"], Bool[Tensor, "m"]]:
+def read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size size"], Bool[Tensor, " m"]]:
     """Decodes in threads; leaves out the files that cannot be read. One channel if every image is grey, else three."""
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
 

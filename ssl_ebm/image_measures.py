@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -24,6 +25,7 @@ from ssl_ebm.model import EnergyModel
 
 SAMPLES = 64  # chains from noise
 FILTERS = 96  # pictures
+AXIS = 12  # standard deviations around test images that histograms reach
 BANK = 256  # training images that the joint head sums over
 ANNEALED, TEMPERATURES = 256, 4000  # chains and steps of annealed importance sampling
 
@@ -34,7 +36,8 @@ def image_measures(
 ) -> dict[str, Any] | None:
     """Energies E(x) of test images, of samples and of foreign sets, all at the size of the training's views.
 
-    Gives `histograms` over common `edges`, `mean` and `std` of every set; `steps` and `temperature` of the sampler, and
+    Gives `histograms` over common `edges`, at most 12 standard deviations around the mean of test, beyond which values
+    are in the end bins; `mean` and `std` of every set; `steps` and `temperature` of the sampler, and
     `sampling_failed`, the reason, where chains diverged; `ood`, how well E(x) tells each foreign set from test images;
     of the logits head `classifier`, accuracy and calibration of p(y | x) on test; `gradient_cosine`, of the generative
     gradient with the objective's, its mean over the second half of the training's `metrics`, None where there is none.
@@ -77,7 +80,7 @@ def image_measures(
         results["log_likelihood"] = log_likelihood(model.head, splits)
     results["ood"] = {name: detection(sets["test"], sets[name]) for name in foreign}
     return results | {
-        **histograms(sets),
+        **histograms(sets, limits=_around(sets["test"])),
         "mean": {name: float(values.mean()) for name, values in sets.items()},
         "std": {name: float(values.std()) for name, values in sets.items()},
     }
@@ -130,6 +133,11 @@ def filters(head: FreeEnergyHead, shape: tuple[int, int, int]) -> UInt8[np.ndarr
     largest = weight.norm(dim=0).argsort(descending=True)[:FILTERS]
     own = weight[:, largest] / weight[:, largest].abs().amax(0).clamp_min(1e-12)
     return (127.5 * (own + 1)).round().byte().T.reshape(-1, *shape).numpy()
+
+
+def _around(energies: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+    mean, reach = float(energies.mean()), AXIS * float(energies.std())
+    return (mean - reach, mean + reach) if reach > 0 else (-math.inf, math.inf)
 
 
 def _late_mean(metrics: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -14,11 +14,11 @@ GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 
 def resized_crop(
     images: Float[Tensor, "n channels height width"] | UInt8[Tensor, "n channels height width"],
-    top: Int[Tensor, "n"],
-    left: Int[Tensor, "n"],
-    height: Int[Tensor, "n"],
-    width: Int[Tensor, "n"],
-    flip: Bool[Tensor, "n"],
+    top: Int[Tensor, " n"],
+    left: Int[Tensor, " n"],
+    height: Int[Tensor, " n"],
+    width: Int[Tensor, " n"],
+    flip: Bool[Tensor, " n"],
     *,
     size: int,
 ) -> Float[Tensor, "n channels {size} {size}"]:
@@ -38,9 +38,9 @@ def resized_crop(
 
 
 def interpolation(
-    start: Int[Tensor, "n"],
-    length: Int[Tensor, "n"],
-    flip: Bool[Tensor, "n"] | None = None,
+    start: Int[Tensor, " n"],
+    length: Int[Tensor, " n"],
+    flip: Bool[Tensor, " n"] | None = None,
     *,
     extent: int,
     size: int,
@@ -67,28 +67,28 @@ def interpolation(
 
 
 def adjust_brightness(
-    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, "n"]
+    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n channels height width"]:
     """`factor · x`, clamped. As `adjust_brightness`."""
     return (images * factor[:, None, None, None]).clamp_(0, 1)
 
 
 def adjust_contrast(
-    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, "n"]
+    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n channels height width"]:
     """`factor · x + (1 - factor) · m`, clamped; m is the image's own mean grey. As `adjust_contrast`."""
     return _blend(images, _luma(images.mean((2, 3), keepdim=True)), factor)  # luma is linear
 
 
 def adjust_saturation(
-    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, "n"]
+    images: Float[Tensor, "n channels height width"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n channels height width"]:
     """`factor · x + (1 - factor) · grey(x)`, clamped. As `adjust_saturation`."""
     return _blend(images, _luma(images), factor) if images.shape[1] > 1 else images
 
 
 def adjust_hue(
-    images: Float[Tensor, "n channels height width"], shift: Float[Tensor, "n"]
+    images: Float[Tensor, "n channels height width"], shift: Float[Tensor, " n"]
 ) -> Float[Tensor, "n channels height width"]:
     """Turns the hue by `shift` of a full circle, in [-½, ½]; saturation and value of HSV stay. As `adjust_hue`.
 
@@ -116,7 +116,7 @@ def to_grey(images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "
 
 
 def gaussian_blur(
-    images: Float[Tensor, "n channels height width"], sigma: Float[Tensor, "n"], *, kernel_size: int
+    images: Float[Tensor, "n channels height width"], sigma: Float[Tensor, " n"], *, kernel_size: int
 ) -> Float[Tensor, "n channels height width"]:
     """Convolves with a Gaussian of `sigma` pixels cut at `kernel_size` taps, the border reflected. As `gaussian_blur`.
 
@@ -139,7 +139,7 @@ def gaussian_blur(
 
 
 def solarise(
-    images: Float[Tensor, "n channels height width"], threshold: Float[Tensor, "n"]
+    images: Float[Tensor, "n channels height width"], threshold: Float[Tensor, " n"]
 ) -> Float[Tensor, "n channels height width"]:
     """Inverts the pixels at or above `threshold`. As `solarize`."""
     return torch.where(images >= threshold[:, None, None, None], 1 - images, images)
@@ -147,10 +147,10 @@ def solarise(
 
 def erase(
     images: Float[Tensor, "n channels height width"],
-    top: Int[Tensor, "n"],
-    left: Int[Tensor, "n"],
-    height: Int[Tensor, "n"],
-    width: Int[Tensor, "n"],
+    top: Int[Tensor, " n"],
+    left: Int[Tensor, " n"],
+    height: Int[Tensor, " n"],
+    width: Int[Tensor, " n"],
     *,
     value: float = 0.0,
 ) -> Float[Tensor, "n channels height width"]:

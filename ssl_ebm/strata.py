@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def draw(
-    labels: Int64[Tensor, "n"], total: int, random: np.random.RandomState, *, least: int = 0, spare: int = 0
-) -> Int64[Tensor, "m"]:
+    labels: Int64[Tensor, " n"], total: int, random: np.random.RandomState, *, least: int = 0, spare: int = 0
+) -> Int64[Tensor, " m"]:
     """Draws a stratified sample without replacement: ascending positions in `labels`.
 
     Class c, of n_c images, gives total · n_c / n, rounded by the largest remainder, within the bounds

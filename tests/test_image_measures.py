@@ -114,6 +114,8 @@ def test_histograms_have_common_edges():
     found = histograms({"a": np.array([0.0, 1.0]), "b": np.array([3.0])}, bins=3)
     assert found == {"edges": [0.0, 1.0, 2.0, 3.0], "histograms": {"a": [1, 1, 0], "b": [0, 0, 1]}}
     assert sum(histograms({"flat": np.ones(5)})["histograms"]["flat"]) == 5
+    far = histograms({"a": np.array([0.0, 1.0]), "b": np.array([300.0, 1.5])}, bins=2, limits=(-4.0, 2.0))
+    assert far == {"edges": [0.0, 1.0, 2.0], "histograms": {"a": [1, 1], "b": [0, 2]}}
 
 
 def test_the_report_shows_them(tmp_path):

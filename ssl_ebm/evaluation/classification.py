@@ -78,7 +78,7 @@ class Classifiers(Generic[F]):
 
 
 def class_accuracies(
-    predicted: Int64[np.ndarray, "n"], labels: Int64[np.ndarray, "n"], classes: int
+    predicted: Int64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], classes: int
 ) -> list[float | None]:
     """The part of each class's images that is predicted right; None for a class without an image."""
     size = np.bincount(labels, minlength=classes)
@@ -88,7 +88,7 @@ def class_accuracies(
 
 def classification_scores(
     scores: Float[np.ndarray, "n classes"],
-    labels: Int64[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " n"],
     *,
     logits: bool = True,
     bins: int = 15,

@@ -29,7 +29,7 @@ def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     return torch.where(sigma[0] > 0, torch.special.entr(sigma / sigma.sum()).sum().exp(), 0.0)
 
 
-def singular_values(features: Float[Tensor, "n dim"]) -> Float[Tensor, "least"]:
+def singular_values(features: Float[Tensor, "n dim"]) -> Float[Tensor, " least"]:
     """The features' singular values over their largest entry, descending; those within rounding are zero.
 
     Roots of the smaller Gram matrix's eigenvalues.
@@ -116,7 +116,7 @@ def uniformity(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     return ((total - len(z)) / (len(z) * (len(z) - 1))).log()
 
 
-def dimension_std(features: Float[Tensor, "n dim"]) -> Float[Tensor, "dim"]:
+def dimension_std(features: Float[Tensor, "n dim"]) -> Float[Tensor, " dim"]:
     """Standard deviation over images of each dimension of the features on the unit sphere.
 
     About 1/√dim where they spread evenly, 0 where they have collapsed (Chen & He 2021, arXiv 2011.10566, §4.1). Biased.

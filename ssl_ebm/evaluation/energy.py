@@ -1,5 +1,6 @@
 """Verification by energy: does E(a, b) tell two views of one image from views of two images?"""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class EnergyResult:
 
 
 def verify(
-    rows: Callable[[slice], Float[Tensor, "rows n"]], labels: Int64[Tensor, "n"], *, bins: int = 100, chunk: int = 512
+    rows: Callable[[slice], Float[Tensor, "rows n"]], labels: Int64[Tensor, " n"], *, bins: int = 100, chunk: int = 512
 ) -> EnergyResult:
     """Verification statistics of E(a_i, b_j), where a_i and b_i are two views of held-out image i. Exact.
 
@@ -139,16 +140,21 @@ def _first_pass(rows: Callable[[slice], Tensor], parts: list[slice], n: int) -> 
     return torch.cat(positive), float(every[:, 0].min()), float(every[:, 1].max())
 
 
-def _edges(lowest: float, highest: float, bins: int) -> Float[Tensor, "edges"]:
+def _edges(lowest: float, highest: float, bins: int) -> Float[Tensor, " edges"]:
     """Bins from the lowest to the highest energy; as in NumPy, ±½ around a single value."""
     if lowest == highest:
         lowest, highest = lowest - 0.5, highest + 0.5
     return torch.linspace(lowest, highest, bins + 1, dtype=torch.float64)
 
 
-def histograms(sets: Mapping[str, Float64[np.ndarray, " _"]], *, bins: int = 256) -> dict[str, Any]:
-    """`edges` common to all sets, and the counts of each under `histograms`."""
-    values = np.concatenate(list(sets.values()))
+def histograms(
+    sets: Mapping[str, Float64[np.ndarray, " _"]],
+    *,
+    bins: int = 256,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> dict[str, Any]:
+    """`edges` common to all sets, and the counts of each under `histograms`; end bins hold what is beyond `limits`."""
+    values = np.clip(np.concatenate(list(sets.values())), *limits)
     edges = _edges(float(values.min()), float(values.max()), bins).numpy()
-    counts = {name: np.histogram(own, edges)[0].tolist() for name, own in sets.items()}
+    counts = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0].tolist() for name, own in sets.items()}
     return {"edges": edges.tolist(), "histograms": counts}

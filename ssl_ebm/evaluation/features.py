@@ -49,7 +49,7 @@ def extract(
 
 
 def check_features(
-    features: Float[np.ndarray, "n d"], labels: Int64[np.ndarray, "m"], classes: int, split: str
+    features: Float[np.ndarray, "n d"], labels: Int64[np.ndarray, " m"], classes: int, split: str
 ) -> None:
     """Refuses what no protocol can judge.
 
@@ -78,7 +78,7 @@ class Split:
     """Raw features of one split with their labels; `Bank` checks that they belong together."""
 
     features: Float32[np.ndarray, "n d"]
-    labels: Int64[np.ndarray, "m"]
+    labels: Int64[np.ndarray, " m"]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -66,7 +66,7 @@ def few_shot(
     return results
 
 
-def rank_in_class(labels: Int64[np.ndarray, "n"], random: np.random.RandomState) -> Int64[np.ndarray, "n"]:
+def rank_in_class(labels: Int64[np.ndarray, " n"], random: np.random.RandomState) -> Int64[np.ndarray, " n"]:
     """Each image's place, from 0, in a random order of its class: `rank < k` draws k images a class."""
     order = random.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -76,7 +76,7 @@ def rank_in_class(labels: Int64[np.ndarray, "n"], random: np.random.RandomState)
     return rank
 
 
-def _predict(train: Split, query: Float32[np.ndarray, "q d"], strength: float) -> Int64[np.ndarray, "q"]:
+def _predict(train: Split, query: Float32[np.ndarray, "q d"], strength: float) -> Int64[np.ndarray, " q"]:
     """Classes of the queries; where there are fewer images than dimensions, the solution lies in the images' span."""
     x, asked = torch.from_numpy(train.features), torch.from_numpy(query)
     if len(x) < x.shape[1]:

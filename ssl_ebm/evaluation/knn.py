@@ -101,9 +101,9 @@ def vote(
 
 def knn_grid(
     bank: Float[np.ndarray, "n d"],
-    bank_labels: Int64[np.ndarray, "n"],
+    bank_labels: Int64[np.ndarray, " n"],
     queries: Float[np.ndarray, "q d"],
-    query_labels: Int64[np.ndarray, "q"],
+    query_labels: Int64[np.ndarray, " q"],
     *,
     classes: int,
     ks: Sequence[int] = KS,

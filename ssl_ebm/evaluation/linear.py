@@ -25,13 +25,13 @@ class Fit(NamedTuple):
 
     weights: Float[Tensor, "strengths classes d"]
     intercepts: Float[Tensor, "strengths classes"]
-    converged: Bool[Tensor, "strengths"]
-    iterations: Int64[Tensor, "strengths"]
+    converged: Bool[Tensor, " strengths"]
+    iterations: Int64[Tensor, " strengths"]
 
 
 def logistic_regression(
     x: Float[Tensor, "n d"],
-    labels: Int64[Tensor, "n"],
+    labels: Int64[Tensor, " n"],
     strengths: Sequence[float],
     *,
     classes: int,
@@ -154,7 +154,7 @@ def _lbfgs(
 
 def _direction(
     basis: Float[Tensor, "s vectors p"], order: list[int]
-) -> tuple[Float[Tensor, "s p"], Float[Tensor, "s"]]:
+) -> tuple[Float[Tensor, "s p"], Float[Tensor, " s"]]:
     """L-BFGS's two loops (Nocedal & Wright 2006, algorithm 7.4) for every problem, and the slope along the result.
 
     They run on coefficients of the basis, whose inner products are known (Chen et al. 2014), so that an iteration is

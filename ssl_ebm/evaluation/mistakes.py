@@ -10,8 +10,8 @@ CANDIDATES = 64  # of each image: enough that pairs remain where images were tak
 
 
 def worst_mistakes(
-    rows: Callable[[slice], Float[Tensor, "rows n"]], labels: Int64[Tensor, "n"], *, count: int = 8, chunk: int = 512
-) -> tuple[Int64[Tensor, "pairs 2"], Float[Tensor, "pairs"]]:
+    rows: Callable[[slice], Float[Tensor, "rows n"]], labels: Int64[Tensor, " n"], *, count: int = 8, chunk: int = 512
+) -> tuple[Int64[Tensor, "pairs 2"], Float[Tensor, " pairs"]]:
     """Pairs (i, j) of different classes with the lowest energies E(i, j), lowest first, no image in two of them.
 
     Greedy: the lowest pair, then the lowest of those that share no image with it, and so on; each image offers its 64

@@ -81,7 +81,7 @@ def evaluate_features(
 
 def evaluate_bank(
     bank: Bank, protocols: Sequence[str] = DEFAULT
-) -> tuple[dict[str, Any], dict[str, Int32[np.ndarray, "test"]]]:
+) -> tuple[dict[str, Any], dict[str, Int32[np.ndarray, " test"]]]:
     """Results of each protocol, and the test predictions of their classifiers.
 
     Raises:

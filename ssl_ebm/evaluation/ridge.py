@@ -24,7 +24,7 @@ class Ridge(NamedTuple):
 
 
 def ridge_regression(
-    x: Float[Tensor, "n d"], labels: Int64[Tensor, "n"], penalties: Sequence[float], *, classes: int
+    x: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], penalties: Sequence[float], *, classes: int
 ) -> Ridge:
     """Minimises 1/n Σ_i ‖W x_i + b - onehot(y_i)‖² + λ ‖W‖² for every λ at once; intercepts are not penalised.
 

@@ -27,7 +27,7 @@ class Heads(NamedTuple):
 
 def train_heads(
     x: Float[Tensor, "n d"],
-    labels: Int64[Tensor, "n"],
+    labels: Int64[Tensor, " n"],
     rates: Sequence[float],
     *,
     classes: int,

@@ -9,7 +9,7 @@ CLASS_COLOURS = 10  # in report.css; later classes are grey
 SIDE, ROUNDS = 600, 4  # units; classes take turns, so that none lies above all others
 
 
-def cloud(points: Float[np.ndarray, "n 2"], classes: Int[np.ndarray, "n"], *, title: str) -> str:
+def cloud(points: Float[np.ndarray, "n 2"], classes: Int[np.ndarray, " n"], *, title: str) -> str:
     """One dot a point, both axes to one scale."""
     low, high = points.min(0), points.max(0)
     scale = (SIDE - 20) / max(float((high - low).max()), 1e-12)

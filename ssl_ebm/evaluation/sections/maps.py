@@ -28,7 +28,7 @@ class FeatureMap:
     """
 
     points: Float[np.ndarray, "n 2"]
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     explained: float
 
 

@@ -119,7 +119,8 @@ def samples(groups: Sequence[Group]) -> str:
     if energies:
         energies = (
             "<h3>Energies of single images</h3><p>E(x) of test images, of chains from noise, and of images of another "
-            "kind. Samples should lie where test images do; how well E(x) tells the others is among the outliers.</p>"
+            "kind; what lies beyond an axis is at its end. Samples should lie where test images do; how well E(x) "
+            "tells the others is among the outliers.</p>"
             f"{energies}"
         )
     units = panels(groups, _filters, "wide")
