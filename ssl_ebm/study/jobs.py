@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ssl_ebm.interrupt import Interrupt
 
@@ -139,11 +140,15 @@ def run_jobs(
                     done += 1
                     if code != 0:
                         failed[job.name] = _reason(job, code)
+                        tqdm.write(f"{job.name} failed: {failed[job.name]}")
                     progress([job.name for job, _ in running.processes.values()], done)
         finally:
             running.stop()
     if interrupt.requested:
-        raise KeyboardInterrupt(f"stopped with {done} of {len(jobs)} runs done: the same command goes on")
+        lost = f" and {len(failed)} failed" if failed else ""
+        raise KeyboardInterrupt(
+            f"stopped with {done - len(failed)} of {len(jobs)} runs done{lost}: the same command goes on"
+        )
     return failed
 
 

@@ -106,7 +106,4 @@ def _work(config: StudyConfig, runs: Sequence[PlannedRun], kept: Sequence[int], 
             bar.n = len(runs) - len(todo) + done
             bar.refresh()
 
-        failed = run_jobs(jobs, places, progress, kept)
-    for name, reason in failed.items():
-        tqdm.write(f"{name} failed: {reason}")
-    return failed
+        return run_jobs(jobs, places, progress, kept)
