@@ -88,9 +88,9 @@ class NormHead(nn.Module):
     """CLEL: E(x) = ½‖f(x)‖², and p(x, z) ∝ exp(-½‖f(x)‖² + β ⟨g(f(x)), z⟩) with g and z on the unit sphere.
 
     ∫ exp(β ⟨g, z⟩) dz over the sphere is the same for every unit vector g, so the marginal over z is exp(-E(x)) up to a
-    constant. Lee et al. 2023, arXiv 2303.03023. There f and the encoder of z are two networks, g has hidden layers, and
-    directions g of samples are more negatives of the contrastive loss; here the two share the backbone, g is linear, and
-    the contrastive loss is the objective's own.
+    constant. Lee et al. 2023, arXiv 2303.03023. There f and the encoder of z are two networks, g has hidden layers,
+    and directions g of samples are more negatives of the contrastive loss; here the two share the backbone, g is
+    linear, and the contrastive loss is the objective's own.
 
     Args:
         features: Dimension of f(x).
