@@ -7,10 +7,13 @@ import torch
 from ssl_ebm.data import Images, Splits
 from ssl_ebm.encoder import create_encoder
 from ssl_ebm.energies import Cosine
+from ssl_ebm.generative.config import ChainsConfig, GenerativeConfig
 from ssl_ebm.generative.frozen import frozen
 from ssl_ebm.generative.gibbs import Gibbs
 from ssl_ebm.generative.heads import FreeEnergyHead, ScalarHead
 from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.samplers import SGLD
+from ssl_ebm.generative.sampling import chain_length
 from ssl_ebm.image_measures import filters, log_likelihood
 
 SIZE, MEAN = 4, 0.3
@@ -93,3 +96,18 @@ def test_filters_are_the_largest_weights(energy):
     largest = weight[:, weight.norm(dim=0).argmax()]
     assert found.shape == (5, 1, SIZE, SIZE)
     assert int(found[0].flatten()[largest.abs().argmax()]) == (255 if largest[largest.abs().argmax()] > 0 else 0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "chains", "steps"),
+    [
+        (Gibbs(steps=1), {"restart": 0.0}, 10_000),
+        (Gibbs(steps=2), {"restart": 0.01}, 200),
+        (SGLD(steps=10), {"restart": 0.0}, 1000),
+        (SGLD(steps=10), {"restart": 0.05}, 200),
+        (SGLD(steps=10), {"start": "noise"}, 10),
+    ],
+)
+def test_chains_from_noise_are_as_long_as_the_trainings_live(sampler, chains, steps):
+    gibbs = {"head": {"name": "free_energy"}, "sampler": {"name": "gibbs"}} if isinstance(sampler, Gibbs) else {}
+    assert chain_length(sampler, GenerativeConfig(chains=ChainsConfig(**chains), **gibbs)) == steps
