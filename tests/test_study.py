@@ -342,6 +342,10 @@ def test_the_search_chooses_by_validation_and_its_choice_is_trained(tmp_path, mo
     (results,) = study(settings)
     assert trained[0] == ["tuning/simclr-t0", "tuning/simclr-t1", "tuning/byol-t0", "tuning/byol-t1"]
     assert results.tuning["chosen"] == {"simclr": {"optimizer.lr": 0.1}, "byol": {"optimizer.lr": 0.2}}
+    said = (
+        "Chosen by kNN on validation, 2 trials an objective with seed 1000: simclr optimizer.lr=0.1; byol optimizer.lr="
+    )
+    assert results.findings[0].startswith(said) and said[:40] in results.text()
     assert load_config(tmp_path / "study" / "jobs" / "byol-s1.yaml").optimizer.lr == 0.2
     study(settings)
     assert len(trained) == 2, "what is done is not done again"

@@ -18,7 +18,7 @@ from ssl_ebm.evaluation.statistics import Analysis, analyse, mean_ranks
 from ssl_ebm.evaluation.table import Run
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
 from ssl_ebm.study.state import EVALUATED, state_of
-from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings
+from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings, tuned
 
 # keys that objectives of a study may differ in, which a reader must know
 DIFFERENCES = (*BUDGET, "optimizer.", "training.", "objective.projector", "objective.predictor")
@@ -52,6 +52,11 @@ class StudyResults:
     failed: Mapping[str, str]
     warnings: Sequence[str]
 
+    @property
+    def findings(self) -> list[str]:
+        """What the search chose, and what the tests found, in words."""
+        return [*tuned(self.tuning), *findings(self.analyses, self.ranks)]
+
     def as_dict(self) -> dict[str, Any]:
         """For study.json."""
         return {
@@ -69,13 +74,13 @@ class StudyResults:
             },
             "tuning": self.tuning,
             "warnings": list(self.warnings),
-            "findings": findings(self.analyses, self.ranks),
+            "findings": self.findings,
             "notes": [note.replace("* ", "= ", 1) for note in NOTES],
         }
 
     def text(self) -> str:
         """The table on a terminal, with what the tests found."""
-        return as_text(self.table, self.analyses, self.ranks, self.warnings)
+        return as_text(self.table, self.analyses, self.findings, self.warnings)
 
     def comparison(self) -> Comparison:
         """All runs, which the report shows by objective; pictures and curves are of the first seed."""

@@ -87,6 +87,18 @@ def findings(analyses: Mapping[str, Analysis], ranks: Mapping[str, Mapping[str, 
     return said
 
 
+def tuned(tuning: Mapping[str, Any] | None) -> list[str]:
+    """What the search chose for each objective; nothing where there was none."""
+    if tuning is None:
+        return []
+    trials = max(map(len, tuning["trials"].values()))
+    chosen = "; ".join(
+        f"{label} {', '.join(f'{key}={value}' for key, value in values.items())}"
+        for label, values in tuning["chosen"].items()
+    )
+    return [f"Chosen by kNN on validation, {trials} trials an objective with seed {tuning['seed']}: {chosen}."]
+
+
 NOTES = (
     "± is half of a 95% interval, Student's t. For accuracies it is of other seeds and other test images; for other "
     "columns, of other seeds on these images. Of one run there is none.",
@@ -97,9 +109,7 @@ NOTES = (
 )
 
 
-def as_text(
-    table: Table, analyses: Mapping[str, Analysis], ranks: Mapping[str, Mapping[str, float]], warnings: Sequence[str]
-) -> str:
+def as_text(table: Table, analyses: Mapping[str, Analysis], said: Sequence[str], warnings: Sequence[str]) -> str:
     """For a terminal."""
     lines = cells(table, analyses)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -108,7 +118,7 @@ def as_text(
         for line in lines
     ]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
-    below = [*findings(analyses, ranks), *NOTES, *(f"Warning: {warning}" for warning in warnings)]
+    below = [*said, *NOTES, *(f"Warning: {warning}" for warning in warnings)]
     return "\n".join(
         [text[0], rule, *text[1:], rule, *(textwrap.fill(n, WIDTH, subsequent_indent="  ") for n in below)]
     )
