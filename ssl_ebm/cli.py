@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = add("sample", "images drawn from a run's energy", SAMPLE)
     sample.add_argument("run", metavar="RUN", help="run directory")
-    sample.add_argument("--count", type=int, default=16, help="images a block (default: %(default)s)")
+    sample.add_argument("--count", type=int, default=16, help="chains from noise (default: %(default)s)")
     sample.add_argument("--steps", type=int, help="of each chain (default: as in the training)")
     sample.add_argument("--seed", type=int, default=0, help="of the chains (default: %(default)s)")
     sample.add_argument("--convert-batch-norm", action="store_true", help="make BatchNorm the fixed map of eval mode")

@@ -20,6 +20,7 @@ from ssl_ebm.evaluation.frechet import frechet_distance
 from ssl_ebm.evaluation.outliers import fitted
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
 from ssl_ebm.generative.sampling import Samples
+from ssl_ebm.measures import spread
 from ssl_ebm.model import EnergyModel, load
 
 GAP = 2  # white pixels between images
@@ -54,7 +55,7 @@ def sample(
 
     Args:
         run_dir: A run directory.
-        count: Images a block; the picture shows at most 64 of them.
+        count: Chains from noise, of which the picture shows at most 64; at most 64 images in the other blocks.
         steps: Of each chain; None: as `EnergyModel.sample` has it.
         seed: Of the chains.
         convert_batch_norm: Make BatchNorm the fixed map that it is in eval mode.
@@ -83,7 +84,7 @@ def sample(
     images = _resized(model, splits.validation, max(count, 256))
     blocks, lines = [], []
 
-    def draw(title: str, **options: object) -> None:
+    def draw(title: str, **options: object) -> Samples:
         total = steps or 0
         with tqdm(total=total or None, desc=title, unit="step", dynamic_ncols=True) as bar:
             given: dict[str, object] = {"steps": steps, "seed": seed, "progress": bar.update}
@@ -91,24 +92,24 @@ def sample(
             lines.append(f"{title}: {bar.n} steps, {_describe(drawn)}")
         shown = drawn.images[:SHOWN]
         blocks.append(model.head.expected(shown) if isinstance(model.head, FreeEnergyHead) else shown)
-        if encoder is not None and title == "from noise":
-            found = [
-                _distance(encoder, own, _resized(model, splits.train, REFERENCE))
-                for own in (drawn.images, images[:count])
-            ]
-            lines.append(
-                f"Fréchet distance of these {count} to training images: {found[0]:.4g}, of {min(count, len(images))} "
-                f"validation images: {found[1]:.4g} (features of {judge}: {encoder.config.encoder.name}, "
-                f"{encoder.encoder.num_features} dimensions)"
-            )
+        return drawn
 
     bank = images if isinstance(model.head, JointHead) else None
+    starts = images[: min(count, SHOWN)]
     if model.head is not None:
-        draw("from noise", n=count, bank=bank)
-        draw("from images", x0=images[:count], bank=bank)
+        drawn = draw("from noise", n=count, bank=bank)
+        if encoder is not None:
+            reference = _resized(model, splits.train, REFERENCE)
+            of_samples, of_data = _distances(encoder, reference, drawn.images, images[:count])
+            lines.append(
+                f"Fréchet distance of these {count} to training images: {of_samples:.4g}, of "
+                f"{min(count, len(images))} validation images: {of_data:.4g} (features of {judge}: "
+                f"{encoder.config.encoder.name}, {encoder.encoder.num_features} dimensions)"
+            )
+        draw("from images", x0=starts, bank=bank)
     if not isinstance(model.head, FreeEnergyHead):  # an RBM's chains move under its own energy only
-        blocks.append(images[: min(count, SHOWN)])
-        draw("compatible with the images above", given=images[:count])
+        blocks.append(starts)
+        draw("compatible with the images above", given=starts)
     write_atomically(path, lambda p: Image.fromarray(grid(blocks)).save(p, format="PNG"))
     return Picture(path, lines)
 
@@ -123,19 +124,20 @@ def _describe(samples: Samples) -> str:
 
 
 @torch.no_grad()
-def _distance(judge: EnergyModel, a: Tensor, b: Tensor) -> float:
-    """Fréchet distance in the features of another run's encoder."""
+def _distances(judge: EnergyModel, reference: Tensor, *sets: Tensor) -> list[float]:
+    """Fréchet distances of sets of images to a reference, in the features of another run's encoder."""
     channels, size = judge.encoder.in_chans, judge.encoder.image_size
 
     def features(images: Tensor) -> Tensor:
         return torch.cat([judge.features(fitted(part, channels, size).clamp(0, 1)) for part in images.split(500)])
 
-    return frechet_distance(features(a), features(b))
+    known = features(reference)
+    return [frechet_distance(features(images), known) for images in sets]
 
 
 def _resized(model: EnergyModel, split: Images, count: int) -> Float[Tensor, "n c h w"]:
-    """Images of a split in [0, 1], at the size that the run was trained on."""
-    images = split.images[:count].float() / 255
+    """Images of a split in [0, 1], from all over it, at the size that the run was trained on."""
+    images = split.images[spread(len(split), count)].float() / 255
     size = model.sample_shape[1:]
     resized = images if images.shape[2:] == size else F.interpolate(images, size, mode="area")
     return resized.clamp(0, 1).to(model.device)
