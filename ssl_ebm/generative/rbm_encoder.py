@@ -43,7 +43,7 @@ class RBMEncoder(nn.Module):
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(
                 f"the RBM takes images of {self.shape} (channels, height, width), got {tuple(images.shape[1:])}: set "
-                f"encoder.kwargs.img_size={images.shape[-1]}, and the same size for the views"
+                f"encoder.kwargs.img_size={images.shape[-1]} if the data have that size, and leave views.size out"
             )
         return (images > 0).flatten(1).to(self.rbm.weight.dtype)
 
