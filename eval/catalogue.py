@@ -23,15 +23,16 @@ import numpy as np
 import torch
 
 import ssl_ebm
-from ssl_ebm.data import Splits
-from ssl_ebm.energies import Cosine, Energy
-from ssl_ebm.evaluation.diagnostics import rankme
-from ssl_ebm.evaluation.energy import verify
-from ssl_ebm.evaluation.features import extract
-from ssl_ebm.evaluation.knn import knn_grid
-from ssl_ebm.gauges import mutual_information
-from ssl_ebm.model import EnergyModel, build_encoder
-from ssl_ebm.views import create_views
+from ssl_ebm.data.datasets import Splits
+from ssl_ebm.data.views import create_views
+from ssl_ebm.energies.canonical import mutual_information
+from ssl_ebm.energies.pairwise import Cosine, Energy
+from ssl_ebm.evaluation.energy.verification import verify
+from ssl_ebm.evaluation.features.bank import extract
+from ssl_ebm.evaluation.features.health import rankme
+from ssl_ebm.evaluation.probes.knn import knn_grid
+from ssl_ebm.model import EnergyModel
+from ssl_ebm.networks.encoder import build_encoder
 
 SHARED = [
     "encoder.kwargs={layers: [1,1,1,1], channels: [16,32,64,128]}",
@@ -87,7 +88,7 @@ def row(run: Path, splits: Splits) -> dict[str, Any]:
     held = views(model.config, splits.test.images[:PAIRS], splits.image_size)
     result = energies(model, model.scorer, held, splits.test.labels)
     information = None
-    if model.gauge is not None:
+    if model.canonical_form is not None:
         canonical = model.canonical(views(model.config, splits.train.images[:BANK], splits.image_size))
         with torch.no_grad():
             a, b = (torch.cat([model.embed(part) for part in view.split(500)]) for view in held)

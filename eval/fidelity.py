@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.multiprocessing import spawn
 from torch.nn import functional as F
 
-from ssl_ebm.codes import Codes
-from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.heads import MLP
+from ssl_ebm.energies.codes import Codes
+from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives import OBJECTIVES, Objective, create_objective
-from ssl_ebm.objectives.regularized import barlow_twins, emp_ssl, mmcr, tico, vicreg, wmse
-from ssl_ebm.regularizers import KoLeo, MeanEntropy, NuclearNorm, SlicedGaussianity
+from ssl_ebm.objectives.parts.regularizers import KoLeo, MeanEntropy, NuclearNorm, SlicedGaussianity
+from ssl_ebm.objectives.presets.regularized import barlow_twins, emp_ssl, mmcr, tico, vicreg, wmse
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

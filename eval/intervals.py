@@ -9,7 +9,7 @@ are 90% accurate. The shift is what differs between the lines: it spreads the se
 
 95% intervals of an objective's accuracy, whose truth is known, and equal objectives found different at 5%:
 
-- t: what `ssl_ebm.evaluation.statistics` does;
+- t: what `ssl_ebm.study.statistics` does;
 - Satterthwaite: the same with his degrees of freedom, exponent 2 for 5/4;
 - seeds: Student's t of the seeds' accuracies, as if the test images were all there are;
 - images: binomial, as tables without seeds have it, of the mean over seeds;
@@ -24,9 +24,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ssl_ebm.evaluation import statistics
-from ssl_ebm.evaluation.statistics import ALPHA, Analysis, analyse
 from ssl_ebm.evaluation.student import t_quantile
+from ssl_ebm.study import statistics
+from ssl_ebm.study.statistics import ALPHA, Analysis, analyse
 
 ACCURACY = 0.9
 OWN, NOISE = 0.5, 0.35  # standard deviations of margins, beside 1 of what is shared

@@ -13,9 +13,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from ssl_ebm.data import DataConfig, load_data
-from ssl_ebm.evaluation.features import SPLITS, Bank, Split
-from ssl_ebm.evaluation.knn import knn_evaluate, knn_grid
+from ssl_ebm.data.datasets import DataConfig, load_data
+from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split
+from ssl_ebm.evaluation.probes.knn import knn_evaluate, knn_grid
 
 
 def read_bank(run: Path | None, limit: int | None) -> Bank:

@@ -23,12 +23,12 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from ssl_ebm.config import TrainingConfig
-from ssl_ebm.data import DataConfig, Splits, load_data
+from ssl_ebm.data.datasets import DataConfig, Splits, load_data
 from ssl_ebm.devices import choose_compute
-from ssl_ebm.encoder import create_encoder
-from ssl_ebm.evaluation.features import Bank, Split
-from ssl_ebm.evaluation.linear import STRENGTHS, linear_probe, logistic_regression
-from ssl_ebm.evaluation.sgd import BATCH_SIZE, EPOCHS, RATES, train_heads
+from ssl_ebm.evaluation.features.bank import Bank, Split
+from ssl_ebm.evaluation.probes.linear import STRENGTHS, linear_probe, logistic_regression
+from ssl_ebm.evaluation.probes.sgd import BATCH_SIZE, EPOCHS, RATES, train_heads
+from ssl_ebm.networks.encoder import create_encoder
 
 
 def standardise(fitted: Split, *splits: Split) -> list[np.ndarray]:

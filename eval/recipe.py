@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 import ssl_ebm
-from ssl_ebm.evaluation.classification import Classifiers
-from ssl_ebm.evaluation.features import Split, extract
-from ssl_ebm.evaluation.knn import knn_grid
-from ssl_ebm.evaluation.linear import logistic_regression
-from ssl_ebm.run import prepare
-from ssl_ebm.train import update
+from ssl_ebm.evaluation.features.bank import Split, extract
+from ssl_ebm.evaluation.probes.classification import Classifiers
+from ssl_ebm.evaluation.probes.knn import knn_grid
+from ssl_ebm.evaluation.probes.linear import logistic_regression
+from ssl_ebm.training.loop import update
+from ssl_ebm.training.run import prepare
 
 
 def speed(config_file: str, overrides: list[str], seconds: float) -> float:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_ebm.generative.frozen import frozen
-from ssl_ebm.generative.samplers import SGLD
+from ssl_ebm.generative.samplers.frozen import frozen
+from ssl_ebm.generative.samplers.langevin import SGLD
 
 STEPS = 20
 REFERENCE = f"{STEPS} forwards and input gradients"

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 import ssl_ebm
-from ssl_ebm.monitor import Monitor
-from ssl_ebm.run import Run, prepare
-from ssl_ebm.train import measure, update
+from ssl_ebm.training.loop import measure, update
+from ssl_ebm.training.monitor import Monitor
+from ssl_ebm.training.run import Run, prepare
 
 CONFIG = {
     "data": {"name": "fashion_mnist"},

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from ssl_ebm import evaluate as module
-from ssl_ebm.checkpoint import RunDirectory
-from ssl_ebm.encoder import Encoder
-from ssl_ebm.evaluation.features import Bank
+from ssl_ebm.evaluation import evaluate as module
+from ssl_ebm.evaluation.features.bank import Bank
+from ssl_ebm.networks.encoder import Encoder
+from ssl_ebm.run_directory import RunDirectory
 
 PARTS = {
     "load_data": "reading the data",

@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ssl_ebm.softplus import softplus
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_ebm import reductions
-from ssl_ebm.energies import Cosine
-from ssl_ebm.softplus import softplus
-from ssl_ebm.tiles import Crossed
+from ssl_ebm.energies.pairwise import Cosine
+from ssl_ebm.energies.tiled import kernels as reductions
+from ssl_ebm.energies.tiled.matrix import EnergyMatrix
 
 try:
     from lightly.loss import NTXentLoss
@@ -46,7 +46,7 @@ energy = Cosine(temperature=TEMPERATURE)
 def ntxent(a: Tensor, b: Tensor) -> Tensor:
     """softplus(E⁺ + log Σ_n exp(-E⁻)) over the other images of both views."""
     z, key = torch.cat([a, b]), torch.arange(len(a)).repeat(2)
-    negative = Crossed(energy, z, z, keys=(key, key), symmetric=True)
+    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
     return F.softplus(energy.paired(z, torch.cat([b, a])) + negative.logsumexp()).mean()
 
 
@@ -74,8 +74,8 @@ def supcon(a: Tensor, b: Tensor) -> Tensor:
     """mean_p E⁺ + log Σ exp(-E) over all others, ten classes."""
     z, key = torch.cat([a, b]), (torch.arange(len(a)) % CLASSES).repeat(2)
     itself = torch.arange(len(z))
-    positive = Crossed(energy, z, z, keys=(key, key), same=True, itself=itself, symmetric=True)
-    negative = Crossed(energy, z, z, keys=(key, key), symmetric=True)
+    positive = EnergyMatrix(energy, z, z, keys=(key, key), same=True, itself=itself, symmetric=True)
+    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
     return (positive.mean_energy() + positive.union(negative).logsumexp()).mean()
 
 
@@ -91,7 +91,7 @@ def supcon_dense(a: Tensor, b: Tensor) -> Tensor:
 def dcl(a: Tensor, b: Tensor) -> Tensor:
     """E⁺ + log Σ_n exp(-E⁻)."""
     z, key = torch.cat([a, b]), torch.arange(len(a)).repeat(2)
-    negative = Crossed(energy, z, z, keys=(key, key), symmetric=True)
+    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
     return (energy.paired(z, torch.cat([b, a])) + negative.logsumexp()).mean()
 
 
@@ -106,7 +106,7 @@ def siglip(a: Tensor, b: Tensor) -> Tensor:
     """softplus(E⁺ - bias) + Σ_n softplus(bias - E⁻), temperature and bias learned."""
     learned, bias = Cosine(temperature=TEMPERATURE, learnable=True), torch.tensor(-10.0, requires_grad=True)
     key = torch.arange(len(a))
-    negative = Crossed(learned, a, b, keys=(key, key))
+    negative = EnergyMatrix(learned, a, b, keys=(key, key))
     repelled = negative.mean(lambda e, shift: softplus(shift - e), bias) * negative.count
     return (softplus(learned.paired(a, b) - bias) + repelled).mean()
 
@@ -119,11 +119,11 @@ def siglip_dense(a: Tensor, b: Tensor) -> Tensor:
 
 def queue(a: Tensor, b: Tensor) -> Tensor:
     """Row by row log Σ exp(-E) over a queue without gradient: fused attention where there is one, else tiles."""
-    return Crossed(energy, a, b.detach()).logsumexp().mean()
+    return EnergyMatrix(energy, a, b.detach()).logsumexp().mean()
 
 
 def queue_tiles(a: Tensor, b: Tensor) -> Tensor:
-    rows = Crossed(energy, a, b.detach())
+    rows = EnergyMatrix(energy, a, b.detach())
     return reductions.logsumexp(rows._sorted, rows._tiles, safe=True, whole=False).mean()
 
 

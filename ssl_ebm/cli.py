@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from ssl_ebm.train import pretrain
+    from ssl_ebm.training.loop import pretrain
 
     path = pretrain(options.config, options.overrides, resume=options.resume)
     print(f"trained: {path}\nnext:    ssl-ebm evaluate {path}")
@@ -183,8 +183,8 @@ def _pretrain(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     if options.timm or options.features:
         return _evaluate_external(options)
-    from ssl_ebm.compare import compare
-    from ssl_ebm.evaluate import evaluate
+    from ssl_ebm.evaluation.evaluate import evaluate
+    from ssl_ebm.report.compare import compare
 
     if not options.runs:
         raise ValueError("nothing to evaluate: name a run directory, --timm NAME or --features FILE")
@@ -197,9 +197,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate_external(options: argparse.Namespace) -> int:
     from ssl_ebm.config import load_config
-    from ssl_ebm.evaluation.probe_table import probe_table
-    from ssl_ebm.evaluation.protocols import DEFAULT
-    from ssl_ebm.external import evaluate_file, evaluate_timm
+    from ssl_ebm.evaluation.external import evaluate_file, evaluate_timm
+    from ssl_ebm.evaluation.probes.protocols import DEFAULT
+    from ssl_ebm.report.tables.probes import probe_table
 
     common = {"protocols": [*DEFAULT, *(["sgd"] if options.sgd else [])], "force": options.force}
     if options.features:
@@ -221,7 +221,7 @@ def _evaluate_external(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from ssl_ebm.compare import compare
+    from ssl_ebm.report.compare import compare
 
     comparison = compare(options.runs)
     print(comparison.table())
@@ -232,7 +232,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> int:
     from ssl_ebm.study.dry_run import describe
     from ssl_ebm.study.plan import load_study
-    from ssl_ebm.study.study import study
+    from ssl_ebm.study.run import study
 
     config = load_study(options.config, options.overrides)
     if options.dry_run:
@@ -245,7 +245,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from ssl_ebm.sample import sample
+    from ssl_ebm.report.samples import sample
 
     picture = sample(
         options.run,

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from ssl_ebm.data import DataConfig
-from ssl_ebm.encoder import EncoderConfig
+from ssl_ebm.data.datasets import DataConfig
 from ssl_ebm.generative.config import GenerativeConfig
-from ssl_ebm.names import unknown
+from ssl_ebm.networks.encoder import EncoderConfig
 from ssl_ebm.optim import OptimizerConfig
+from ssl_ebm.registry import unknown_name
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -55,7 +55,7 @@ class TrainingConfig:
         if not self.epochs > 0:
             raise ValueError(f"training.epochs must be > 0, got {self.epochs}")
         if self.precision not in PRECISIONS:
-            raise ValueError(unknown("training.precision", self.precision, PRECISIONS))
+            raise ValueError(unknown_name("training.precision", self.precision, PRECISIONS))
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"training.accumulate must divide batch_size, got {self.accumulate} for a batch of {self.batch_size}"
@@ -146,7 +146,7 @@ def read_mapping(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(source)
     if not path.is_file():
         near = sorted(str(p) for p in Path("configs").glob("**/*.yaml"))
-        raise FileNotFoundError(f"{unknown('config file', str(path), near)}")
+        raise FileNotFoundError(f"{unknown_name('config file', str(path), near)}")
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:
@@ -162,7 +162,7 @@ def _unknown_key(owner: Any, full_key: str) -> str:
         owner = next(_section(f) for f in dataclasses.fields(owner) if f.name == parent)
     valid = [f.name for f in dataclasses.fields(owner)]
     prefix = "".join(parent + "." for parent in parents)
-    return unknown("config key", prefix + last, [prefix + name for name in valid])
+    return unknown_name("config key", prefix + last, [prefix + name for name in valid])
 
 
 def _section(field: dataclasses.Field[Any]) -> Any:

@@ -6,27 +6,26 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import faiss
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_ebm.checkpoint import RunDirectory, load_tensors, save_tensors, write_json
 from ssl_ebm.config import Config, load_config
-from ssl_ebm.encoder import Encoder, EncoderConfig, JointEmbedding, create_encoder
-from ssl_ebm.energies import Energy
-from ssl_ebm.gauges import Gauge
+from ssl_ebm.energies.canonical import CanonicalForm
+from ssl_ebm.energies.index import EnergyIndex
+from ssl_ebm.energies.pairwise import Energy
 from ssl_ebm.generative.config import SAMPLERS, GenerativeConfig, build
-from ssl_ebm.generative.frozen import convert_batch_norm as convert
+from ssl_ebm.generative.draw_images import Samples, chain_length, pair_energy, run_chains
 from ssl_ebm.generative.heads import Head, JointHead, LogitsHead
 from ssl_ebm.generative.image_energy import ImageEnergy
-from ssl_ebm.generative.sampling import Samples, chain_length, pair_energy, run_chains
-from ssl_ebm.generative.training import Generative, create_head
-from ssl_ebm.objectives import Objective, create_objective
+from ssl_ebm.generative.term import create_head
+from ssl_ebm.networks.batch_norm import convert_batch_norm as convert
+from ssl_ebm.networks.encoder import Encoder, build_encoder
+from ssl_ebm.objectives import create_objective
+from ssl_ebm.run_directory import RunDirectory, load_tensors, save_tensors, write_json
 
 Images = Float[Tensor, "n c h w"]
 Others = Float[Tensor, "m c h w"]
@@ -43,7 +42,7 @@ class EnergyModel(nn.Module):
         projector: What the energy sees the features through.
         scorer: E on projections.
         config: The run's config.
-        gauge: How E is related to the pointwise mutual information; None: by its order only.
+        canonical form: How E is related to the pointwise mutual information; None: by its order only.
         head: E of a single image; None: the run trained none.
     """
 
@@ -53,12 +52,12 @@ class EnergyModel(nn.Module):
         projector: nn.Module,
         scorer: Energy,
         config: Config,
-        gauge: Gauge | None = None,
+        canonical_form: CanonicalForm | None = None,
         head: Head | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.projector, self.scorer, self.config = encoder, projector, scorer, config
-        self.gauge, self.head = gauge, head
+        self.canonical_form, self.head = canonical_form, head
         self.requires_grad_(False)
         super().train(False)
 
@@ -214,13 +213,15 @@ class EnergyModel(nn.Module):
         Raises:
             ValueError: The objective's optimum says nothing of it, or the bank is too small.
         """
-        if self.gauge is None:
+        if self.canonical_form is None:
             raise ValueError(
                 f"the energy of {self.config.objective['name']} orders pairs only: it has no canonical form"
             )
         a, b = (torch.cat([self.embed(part) for part in view.split(500)]) for view in bank)
-        energy = self.gauge.fit(self.scorer, a, b).to(self.device)
-        return EnergyModel(self.encoder, self.projector, energy, self.config, gauge=Gauge(), head=self.head)
+        energy = self.canonical_form.fit(self.scorer, a, b).to(self.device)
+        return EnergyModel(
+            self.encoder, self.projector, energy, self.config, canonical_form=CanonicalForm(), head=self.head
+        )
 
     def index(self, y: Images) -> EnergyIndex:
         """A faiss index of images, searched by energy: `index(y).search(model.embed(x), k)`."""
@@ -244,69 +245,6 @@ class EnergyModel(nn.Module):
         return path
 
 
-class EnergyIndex:
-    """Nearest embeddings by energy: inner-product search over the energy's factorisation.
-
-        E_ij = link(u_i - <(f_i, 1), (g_j, -v_j)>)
-
-    Attributes:
-        faiss: The faiss index.
-    """
-
-    def __init__(self, energy: Energy, embeddings: Float[Tensor, "m dim"]) -> None:
-        self.energy = energy
-        vectors, offset = energy.factor(embeddings, "candidate")
-        last = vectors.new_zeros(len(vectors)) if offset is None else -offset
-        self.faiss = faiss.IndexFlatIP(vectors.shape[1] + 1)
-        self.faiss.add(_columns(vectors, last))
-
-    def search(self, embeddings: Float[Tensor, "n dim"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-        """Energies and positions of the k of lowest energy, lowest first.
-
-        Raises:
-            ValueError: k is not in [1, size of the index].
-        """
-        if not 1 <= k <= self.faiss.ntotal:
-            raise ValueError(f"k must be in [1, {self.faiss.ntotal}], the size of the index, got {k}")
-        vectors, offset = self.energy.factor(embeddings, "anchor")
-        scores, positions = self.faiss.search(_columns(vectors, vectors.new_ones(len(vectors))), k)
-        raw = -torch.from_numpy(scores)
-        raw = raw if offset is None else raw + offset.detach().cpu()[:, None]
-        return self.energy.link(raw.to(embeddings.device)).detach().cpu(), torch.from_numpy(positions)
-
-
-def _columns(vectors: Tensor, last: Tensor) -> np.ndarray:
-    return torch.cat([vectors, last[:, None]], dim=1).detach().cpu().numpy()
-
-
-def keep(model: JointEmbedding, objective: Objective, generative: Generative | None = None) -> dict[str, Tensor]:
-    """Of a training's state, the tensors of an `EnergyModel`."""
-    parts: dict[str, nn.Module] = {
-        "encoder": model.encoder,
-        "projector": model.projector,
-        "scorer": objective.scorer,
-    }
-    if generative is not None:
-        parts["head"] = generative.head
-    if objective.gauge is not None:
-        parts["gauge"] = objective.gauge
-    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
-
-
-def build_encoder(config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Sequence[float]) -> Encoder:
-    """The encoder that a config describes."""
-    return create_encoder(
-        config.name,
-        in_chans=in_chans,
-        image_size=image_size,
-        pretrained=config.pretrained,
-        adapt=config.adapt_stem,
-        output_stride=config.output_stride,
-        **statistics,
-        **config.kwargs,
-    )
-
-
 def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel:
     """The `EnergyModel` of a run directory.
 
@@ -323,6 +261,8 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel
     head = None
     if config.generative is not None:
         head = create_head(config.generative, encoder, dim=objective.heads.projector.dim, energy=objective.scorer)
-    model = EnergyModel(encoder, projector, objective.scorer, config, gauge=objective.gauge, head=head)
+    model = EnergyModel(
+        encoder, projector, objective.scorer, config, canonical_form=objective.canonical_form, head=head
+    )
     model.load_state_dict(tensors)
     return model.to(device)

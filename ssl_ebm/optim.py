@@ -12,7 +12,7 @@ from timm.optim import Lars
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from ssl_ebm.names import unknown
+from ssl_ebm.registry import unknown_name
 
 OPTIMIZERS = ("adamw", "sgd", "lars")
 
@@ -43,7 +43,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
-            raise ValueError(unknown("optimizer", self.name, OPTIMIZERS))
+            raise ValueError(unknown_name("optimizer", self.name, OPTIMIZERS))
         if not self.lr > 0:
             raise ValueError(f"optimizer.lr must be > 0, got {self.lr}")
         for name in ("weight_decay", "warmup_epochs", "final_lr"):

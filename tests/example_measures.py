@@ -7,8 +7,8 @@ import numpy as np
 from example_runs import gallery, write_run
 from PIL import Image
 
-from ssl_ebm.evaluation.features import Bank, Split
-from ssl_ebm.evaluation.groups import Study
+from ssl_ebm.evaluation.features.bank import Bank, Split
+from ssl_ebm.report.runs import Study
 
 AUGMENTATIONS = ("crop", "color_jitter", "blur")
 OUTLIERS = ("digits", "noise", "uniform", "textures")

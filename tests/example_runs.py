@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_ebm.config import load_config, save_config
-from ssl_ebm.evaluate import VERSION, describe_objective
+from ssl_ebm.evaluation.evaluate import VERSION, describe_objective
 
 KS, TEMPERATURES, STRENGTHS = [10, 20, 100, 200], [0.07, 0.1, 0.2], [10.0**p for p in range(-5, 3)]
 KINDS = {"positive": 0.0, "same_class": 1.0, "different_class": 2.0}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_ebm.embeddings import Embeddings
+from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.objectives import CHANGES, Objective, create_objective, objective_arguments
 
 DIM = 4

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.multiprocessing import spawn
 
 from ssl_ebm import distributed
-from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.graphs import Adjacency, Labels
+from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.objectives import OBJECTIVES, Objective
+from ssl_ebm.objectives.parts.compatibility import Adjacency, SameLabel
 
 INPUTS, DIM, STEPS = 5, 4, 3
 
@@ -37,7 +37,7 @@ CASES: dict[str, Callable[[], Objective]] = {
     **{
         f"{name}, {kind}": lambda name=name, graph=graph: small_objective(name).replace(graph=graph())
         for name in ("simclr", "spectral", "moco_v2", "align_uniform", "siglip", "dclw")
-        for kind, graph in (("labels", Labels), ("adjacency", neighbours))
+        for kind, graph in (("labels", SameLabel), ("adjacency", neighbours))
     },
 }
 every_case = pytest.mark.parametrize("name", CASES)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_ebm.generative import estimators
-from ssl_ebm.generative.gibbs import Gibbs
-from ssl_ebm.generative.heads import JointHead, LogitsHead, NormHead, ScalarHead
-from ssl_ebm.generative.metropolis import HMC, MALA
-from ssl_ebm.generative.rbm_encoder import FreeEnergyHead
-from ssl_ebm.generative.samplers import SGLD, AnnealedSGLD
-from ssl_ebm.names import unknown
+from ssl_ebm.generative.heads import FreeEnergyHead, JointHead, LogitsHead, NormHead, ScalarHead
+from ssl_ebm.generative.samplers.gibbs import Gibbs
+from ssl_ebm.generative.samplers.langevin import SGLD, AnnealedSGLD
+from ssl_ebm.generative.samplers.metropolis import HMC, MALA
+from ssl_ebm.registry import unknown_name
 
 HEADS: dict[str, Callable[..., Any]] = {
     "scalar": ScalarHead,
@@ -61,7 +60,7 @@ class ChainsConfig:
 
     def __post_init__(self) -> None:
         if self.start not in CHAINS:
-            raise ValueError(unknown("generative.chains.start", self.start, CHAINS))
+            raise ValueError(unknown_name("generative.chains.start", self.start, CHAINS))
         if self.count is not None and self.count < 1:
             raise ValueError(f"generative.chains.count must be >= 1 or null, got {self.count}")
         if self.size < 1 or not 0 <= self.restart <= 1:
@@ -109,7 +108,7 @@ class GenerativeConfig:
         if self.rollbacks < 0:
             raise ValueError(f"generative.rollbacks must be >= 0, got {self.rollbacks}")
         if self.head.get("name") not in HEADS:
-            raise ValueError(unknown("generative.head name", str(self.head.get("name")), HEADS))
+            raise ValueError(unknown_name("generative.head name", str(self.head.get("name")), HEADS))
         sampler, loss = build("sampler", SAMPLERS, self.sampler), build("loss", LOSSES, self.loss)
         if (self.head["name"] == "free_energy") != isinstance(sampler, Gibbs):
             raise ValueError(
@@ -140,11 +139,11 @@ def build(kind: str, options: Mapping[str, Callable[..., Any]], given: Mapping[s
         raise ValueError(f"generative.{kind} needs a name, e.g. generative.{kind}.name={next(iter(options))}")
     name = arguments.pop("name")
     if name not in options:
-        raise ValueError(unknown(f"generative.{kind}", str(name), options))
+        raise ValueError(unknown_name(f"generative.{kind}", str(name), options))
     parameters = inspect.signature(options[name]).parameters
     for argument in arguments:
         if argument not in parameters:
-            raise TypeError(unknown(f"argument of generative.{kind} {name!r}", argument, parameters))
+            raise TypeError(unknown_name(f"argument of generative.{kind} {name!r}", argument, parameters))
     values = {argument: value for argument, value in known.items() if argument in parameters}
     values |= {argument: _typed(value, parameters[argument]) for argument, value in arguments.items()}
     for argument, parameter in parameters.items():

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from ssl_ebm.generative import losses
 from ssl_ebm.generative.heads import NormHead
 from ssl_ebm.generative.image_energy import ImageEnergy
-from ssl_ebm.generative.replay import uniform_noise
+from ssl_ebm.generative.samplers.replay import uniform_noise
 from ssl_ebm.objectives import Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class BatchForLoss:
     """What there is of a batch.
 
     Attributes:
@@ -63,7 +63,7 @@ class MaximumLikelihood:
     divergence_weight: float = 0.0
     needs_chains = True
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step, and E where chains ended."""
         assert offer.chains is not None
         negative = offer.energy(offer.chains)
@@ -94,7 +94,7 @@ class LatentGuided:
     energy_penalty: float = 0.0
     needs_chains = True
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step, and E where chains ended."""
         head = offer.energy.head
         if not isinstance(head, NormHead):
@@ -126,7 +126,7 @@ class DenoisingScore:
     def __post_init__(self) -> None:
         losses.geometric_noises(self.largest, self.smallest, self.levels)
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step; no chains."""
         noises = losses.geometric_noises(self.largest, self.smallest, self.levels)
         return losses.denoising_score_matching(offer.energy, offer.x, noises=noises, generator=offer.generator), None
@@ -143,7 +143,7 @@ class SlicedScore:
     slices: int = 1
     needs_chains = False
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step; no chains."""
         step = losses.sliced_score_matching(offer.energy, offer.x, slices=self.slices, generator=offer.generator)
         return step, None
@@ -155,7 +155,7 @@ class NoiseContrastive:
 
     needs_chains = False
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step; no chains."""
         assert offer.log_normalizer is not None
         noise = offer.energy(uniform_noise(offer.x, offer.generator))
@@ -174,7 +174,7 @@ class ConditionalNoiseContrastive:
     noise: float = 0.1
     needs_chains = False
 
-    def __call__(self, offer: Offer) -> tuple[Step, Tensor | None]:
+    def __call__(self, offer: BatchForLoss) -> tuple[Step, Tensor | None]:
         """The step; no chains."""
         step = losses.conditional_noise_contrastive(offer.energy, offer.x, noise=self.noise, generator=offer.generator)
         return step, None

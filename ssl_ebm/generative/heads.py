@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_ebm.energies import Energy
-from ssl_ebm.generative.rbm_encoder import FreeEnergyHead
-from ssl_ebm.label_energy import LabelEnergy
+from ssl_ebm.energies.labels import LabelEnergy
+from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.generative.rbm.encoder import RBMEncoder
+from ssl_ebm.generative.rbm.machine import RBM
 
 
 class ScalarHead(nn.Module):
@@ -115,6 +118,48 @@ class NormHead(nn.Module):
         """E(x, z) - E(x) = -β ⟨g(f), z/‖z‖⟩."""
         cosine = (F.normalize(self.direction(features), dim=1) * F.normalize(z, dim=1)).sum(1)
         return -self.concentration * cosine
+
+
+class FreeEnergyHead(nn.Module):
+    """E(x) = F(v), an RBM's own energy of an image with its hidden units summed out. It has no parameters.
+
+    Args:
+        encoder: With an RBM as its backbone; the head does not own it.
+
+    Raises:
+        ValueError: It has another backbone.
+    """
+
+    reads = "images"
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(encoder.backbone, RBMEncoder):
+            raise ValueError(
+                f"the free_energy head is an RBM's, got a {type(encoder.backbone).__name__}: set encoder.name=rbm"
+            )
+        self.encoder = (encoder,)  # not a submodule: its parameters are the encoder's
+
+    @property
+    def rbm(self) -> RBM:
+        """The machine."""
+        backbone = self.encoder[0].backbone
+        assert isinstance(backbone, RBMEncoder)
+        return backbone.rbm
+
+    def visible(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n visible"]:
+        """The units v of images in [0, 1]."""
+        encoder: Any = self.encoder[0]
+        return encoder.backbone.visible((images - encoder.mean) / encoder.std)
+
+    @torch.no_grad()
+    def expected(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Probabilities of pixels under the hidden units that images make likely: a binary sample without its grain."""
+        return self.rbm.visible_probability(self.rbm.hidden_probability(self.visible(images))).view_as(images)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """F of each image."""
+        return self.rbm(self.visible(images))
 
 
 Head = ScalarHead | LogitsHead | JointHead | NormHead | FreeEnergyHead

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_ebm.encoder import Encoder
 from ssl_ebm.generative.heads import Head, JointHead
+from ssl_ebm.networks.encoder import Encoder
 
 
 class ImageEnergy(nn.Module):

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_ebm.generative.chains import EnergyFunction, each
+from ssl_ebm.generative.samplers.chain import EnergyFunction, each
 from ssl_ebm.objectives import Step
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
 
-from ssl_ebm.heads import MLP
-from ssl_ebm.names import unknown
-from ssl_ebm.objectives.asymmetric import byol, directpred, simsiam
-from ssl_ebm.objectives.contrastive import (
+from ssl_ebm.networks.heads import MLP
+from ssl_ebm.objectives.from_config import PARTS, change_parts, custom
+from ssl_ebm.objectives.objective import Objective, Step
+from ssl_ebm.objectives.presets.asymmetric import byol, directpred, simsiam
+from ssl_ebm.objectives.presets.contrastive import (
     align_uniform,
     dcl,
     dclw,
@@ -24,12 +25,10 @@ from ssl_ebm.objectives.contrastive import (
     supcon,
     triplet,
 )
-from ssl_ebm.objectives.latent_code import dino, msn, swav
-from ssl_ebm.objectives.noise_contrastive import cpc, jsd, nce, nwj, siglip
-from ssl_ebm.objectives.none import none
-from ssl_ebm.objectives.objective import Objective, Step
-from ssl_ebm.objectives.parts import PARTS, change_parts, custom
-from ssl_ebm.objectives.regularized import (
+from ssl_ebm.objectives.presets.latent_code import dino, msn, swav
+from ssl_ebm.objectives.presets.noise_contrastive import cpc, jsd, nce, nwj, siglip
+from ssl_ebm.objectives.presets.none import none
+from ssl_ebm.objectives.presets.regularized import (
     barlow_twins,
     corinfomax,
     emp_ssl,
@@ -41,7 +40,8 @@ from ssl_ebm.objectives.regularized import (
     vicreg,
     wmse,
 )
-from ssl_ebm.objectives.supervised import supervised
+from ssl_ebm.objectives.presets.supervised import supervised
+from ssl_ebm.registry import unknown_name
 
 __all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
 
@@ -107,7 +107,7 @@ def list_objectives(family: str | None = None) -> list[str]:
     if family is None:
         return list(OBJECTIVES)
     if family not in FAMILIES:
-        raise ValueError(unknown("family", family, FAMILIES))
+        raise ValueError(unknown_name("family", family, FAMILIES))
     return list(FAMILIES[family])
 
 
@@ -119,7 +119,7 @@ def objective_builder(name: str) -> Callable[..., Objective]:
     """
     builders = OBJECTIVES | {"custom": custom, "none": none}
     if name not in builders:
-        raise ValueError(unknown("objective", name, builders))
+        raise ValueError(unknown_name("objective", name, builders))
     return builders[name]
 
 
@@ -147,7 +147,7 @@ def create_objective(name: str, **kwargs: Any) -> Objective:
     changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
     for argument, value in kwargs.items():
         if argument not in parameters:
-            raise TypeError(unknown(f"argument of objective {name!r}", argument, [*parameters, *CHANGES]))
+            raise TypeError(unknown_name(f"argument of objective {name!r}", argument, [*parameters, *CHANGES]))
         if argument in ("projector", "predictor") and not isinstance(value, (MLP, NoneType)):
             kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{name}.{argument}")
     for argument, parameter in parameters.items():
@@ -163,6 +163,6 @@ def _override(default: MLP, changes: Any, where: str) -> MLP:
     fields = [field.name for field in dataclasses.fields(MLP)]
     for key in changes:
         if key not in fields:
-            raise TypeError(unknown(f"field of {where}", key, fields))
+            raise TypeError(unknown_name(f"field of {where}", key, fields))
     hidden = tuple(int(width) for width in changes.get("hidden", default.hidden))
     return dataclasses.replace(default, **{**changes, "hidden": hidden})

@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from ssl_ebm.assignments import CodeTarget, Labels
-from ssl_ebm.contrasts import Contrast
-from ssl_ebm.energies import DirectPrediction
-from ssl_ebm.negatives import BatchNegatives, Memory, MemoryNegatives, Negatives
+from ssl_ebm.energies.pairwise import DirectPrediction
 from ssl_ebm.objectives import FAMILIES, OBJECTIVES, create_objective, objective_arguments
+from ssl_ebm.objectives.from_config import PARTS
 from ssl_ebm.objectives.objective import Objective
-from ssl_ebm.objectives.parts import PARTS
-from ssl_ebm.targets import NearestNeighbour, StopGradient, Target, Teacher
+from ssl_ebm.objectives.parts.code_targets import CodeTarget, LabelTarget
+from ssl_ebm.objectives.parts.contrasts import Contrast
+from ssl_ebm.objectives.parts.memory import Memory, MemoryNegatives
+from ssl_ebm.objectives.parts.negatives import BatchNegatives, Negatives
+from ssl_ebm.objectives.parts.targets import NearestNeighbour, StopGradient, Target, Teacher
 
 _NAMES = {build: name for parts in PARTS.values() for name, build in parts.items()}
 _PHRASES = {  # where the part's name does not say how it limits the volume
@@ -67,7 +68,7 @@ def entry(name: str) -> Entry:
     """One objective's line."""
     needs = {"bank_size": 60000} if "bank_size" in objective_arguments(name) else {}
     objective = create_objective(name, **needs)
-    gauge = objective.gauge
+    canonical_form = objective.canonical_form
     return Entry(
         name=name,
         family=next(family for family, members in FAMILIES.items() if name in members),
@@ -75,7 +76,7 @@ def entry(name: str) -> Entry:
         volume=_volume(objective),
         state=_state(objective) or "–",
         conservative=objective.conservative,
-        canonical="order" if gauge is None else gauge.meaning,
+        canonical="order" if canonical_form is None else canonical_form.meaning,
         source=_source(name),
     )
 
@@ -88,7 +89,7 @@ def _energy(objective: Objective) -> str:
         (StopGradient, "sg z'"),
         (NearestNeighbour, "nn z'"),
         (Memory, "m"),
-        (Labels, "y"),
+        (LabelTarget, "y"),
     ]
     other = next((symbol for kind, symbol in symbols if isinstance(inner, kind)), "z'")
     other = "z̄" if objective.pairing == "mean" else other
@@ -103,7 +104,7 @@ def _volume(objective: Objective) -> str:
         limits.append(f"{_part(contrast)} over {_where(objective.negatives)}")
         limits[0] += ", compatible by label" if objective.by_label else ""
     limits += [_part(regularizer) for regularizer in objective.regularizers.values()]
-    if isinstance(objective.target, (CodeTarget, Labels)):
+    if isinstance(objective.target, (CodeTarget, LabelTarget)):
         limits.append(_part(objective.target))
     if not limits or not objective.conservative:
         inner = objective.target.of if isinstance(objective.target, CodeTarget) else objective.target

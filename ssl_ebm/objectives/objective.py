@@ -17,16 +17,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm import distributed
-from ssl_ebm.codes import CodeCrossEntropy, SharedCode
-from ssl_ebm.contrasts import Contrast
-from ssl_ebm.embeddings import Embeddings
-from ssl_ebm.energies import Energy
-from ssl_ebm.gauges import Gauge, Gaussian
-from ssl_ebm.graphs import Graph, Samples
-from ssl_ebm.heads import HeadSpec
-from ssl_ebm.negatives import Comparison, Negatives, Pair, QueueNegatives
-from ssl_ebm.regularizers import Regularizer
-from ssl_ebm.targets import Target
+from ssl_ebm.energies.canonical import CanonicalForm, Gaussian
+from ssl_ebm.energies.codes import CodeCrossEntropy, SharedCode
+from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.networks.heads import HeadSpec
+from ssl_ebm.objectives.parts.compatibility import BatchNames, Graph
+from ssl_ebm.objectives.parts.contrasts import Contrast
+from ssl_ebm.objectives.parts.negatives import Comparison, Negatives, Pair, QueueNegatives
+from ssl_ebm.objectives.parts.regularizers import Regularizer
+from ssl_ebm.objectives.parts.targets import Target
 
 Pairing = Literal["both", "first", "mean"]
 
@@ -108,7 +108,7 @@ class Objective(nn.Module):
             "contrast": self.contrast,
             "negatives": self.negatives,
             "target": self.target,
-            "regularizers": self.statistics,
+            "regularizers": self.named_regularizers,
             "pairing": self.pairing,
             "graph": self.graph,
             "transposed": self.transposed,
@@ -118,7 +118,7 @@ class Objective(nn.Module):
         return Objective(**(own | parts))
 
     @property
-    def statistics(self) -> dict[str, Regularizer]:
+    def named_regularizers(self) -> dict[str, Regularizer]:
         """The regularizers by name."""
         return cast("dict[str, Regularizer]", dict(self.regularizers.items()))
 
@@ -163,7 +163,7 @@ class Objective(nn.Module):
             raise ValueError("transposed makes anchors of the targets: a distribution over codes cannot be one")
         if target.same_view and self.pairing == "mean":
             raise ValueError(f"{type(target).__name__} is a target for each view: pairing 'mean' has one for all")
-        for name, regularizer in self.statistics.items():
+        for name, regularizer in self.named_regularizers.items():
             if "prediction" in regularizer.reads and self.heads.predictor is None:
                 raise ValueError(f"regularizer {name} reads predictions: give the objective a predictor")
             if "target" in regularizer.reads and "target" not in target.uses:
@@ -183,7 +183,7 @@ class Objective(nn.Module):
     def uses(self) -> frozenset[str]:
         """Optional embeddings that it reads: the model builds predictor and teacher from this."""
         own = {"prediction"} if self.heads.predictor is not None else set()
-        own |= {part for regularizer in self.statistics.values() for part in regularizer.reads} - {"projection"}
+        own |= {part for regularizer in self.named_regularizers.values() for part in regularizer.reads} - {"projection"}
         return frozenset(own | self.target.uses | ({self.graph.reads} if self.graph is not None else set()))
 
     @property
@@ -207,18 +207,18 @@ class Objective(nn.Module):
         return self.contrast is None
 
     @property
-    def gauge(self) -> Gauge | None:
+    def canonical_form(self) -> CanonicalForm | None:
         """What the scorer means at the optimum; None: it orders pairs and no more.
 
         A predictor is not part of the trained model, so nothing is known of what the projections' energy means then.
         """
         if isinstance(self.scorer, SharedCode):
-            return Gauge()
+            return CanonicalForm()
         if self.heads.predictor is not None:
             return None
-        if self.contrast is not None and self.contrast.gauge is not None:
-            return self.contrast.gauge
-        return Gaussian() if any(regularizer.gaussian for regularizer in self.statistics.values()) else None
+        if self.contrast is not None and self.contrast.canonical_form is not None:
+            return self.contrast.canonical_form
+        return Gaussian() if any(regularizer.gaussian for regularizer in self.named_regularizers.values()) else None
 
     @property
     def teacher_momentum(self) -> float | None:
@@ -228,7 +228,13 @@ class Objective(nn.Module):
     def least_batch(self) -> int:
         """The smallest batch that it can be computed on."""
         return max(
-            [2, *(regularizer.least_batch(self.heads.projector.dim) for regularizer in self.statistics.values())]
+            [
+                2,
+                *(
+                    regularizer.least_batch(self.heads.projector.dim)
+                    for regularizer in self.named_regularizers.values()
+                ),
+            ]
         )
 
     def set_progress(self, fraction: float) -> None:
@@ -261,7 +267,7 @@ class Objective(nn.Module):
         samples = None
         if self.graph is not None:
             names = embeddings.require(self.graph.reads, why=f"a graph of {type(self.graph).__name__.lower()}")
-            samples = Samples(self.graph, names)
+            samples = BatchNames(self.graph, names)
         compared = self.negatives(self.energy, anchors, targets, pairs, samples)
         loss, contrasted = anchors.new_zeros(()), {}
         if self.contrast is not None:
@@ -270,7 +276,7 @@ class Objective(nn.Module):
             contrasted["contrast"] = value.detach()
         terms = self._energies(compared) | contrasted  # after the contrast: rows keep what they computed, and its graph
         everywhere: dict[str, Tensor] = {}
-        for name, regularizer in self.statistics.items():
+        for name, regularizer in self.named_regularizers.items():
             value = regularizer(self._gathered(embeddings, regularizer, everywhere))
             loss = loss + regularizer.weight * value
             terms[name] = value.detach()
@@ -293,10 +299,12 @@ class Objective(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
-    def _take_note(self, embeddings: Embeddings, targets: Tensor, pairs: list[Pair], samples: Samples | None) -> None:
+    def _take_note(
+        self, embeddings: Embeddings, targets: Tensor, pairs: list[Pair], samples: BatchNames | None
+    ) -> None:
         self.negatives.update(targets, pairs, samples)
         self.target.update(embeddings)
-        for regularizer in self.statistics.values():
+        for regularizer in self.named_regularizers.values():
             regularizer.update()
         fitted = [
             energy for energy in (self.energy, self.own_scorer) if energy and type(energy).update is not Energy.update

@@ -12,12 +12,12 @@ from statistics import median
 
 import torch
 
-from ssl_ebm.checkpoint import RunDirectory
-from ssl_ebm.run import prepare
-from ssl_ebm.study.jobs import Slot
+from ssl_ebm.run_directory import RunDirectory
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, plan, trials
+from ssl_ebm.study.processes import Slot
 from ssl_ebm.study.state import EVALUATED, MISSING, STOPPED, TRAINED, places_of, require_same, state_of
-from ssl_ebm.train import update
+from ssl_ebm.training.loop import update
+from ssl_ebm.training.run import prepare
 
 WARM_UP, TIMED = 3, 10  # updates
 

@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssl_ebm.config import Config, compose, load_config, read_mapping
-from ssl_ebm.names import unknown
 from ssl_ebm.objectives import create_objective, list_objectives, objective_arguments
+from ssl_ebm.registry import unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,12 +201,12 @@ def _entry(given: Any) -> Entry:
         raise ValueError(f"an objective must be a name or a mapping with a name, got {given!r}")
     name, label = changes["name"], changes.get("label", changes["name"])
     if name not in list_objectives():
-        raise ValueError(unknown("objective", name, list_objectives()))
+        raise ValueError(unknown_name("objective", name, list_objectives()))
     rest: dict[str, Any] = {key: value for key, value in changes.items() if key not in ("name", "label")}
     valid = [f.name for f in fields(Config) if f.name not in ("run_dir", "seed")]
     for key, value in rest.items():
         if key not in valid:
-            raise ValueError(unknown(f"key of objective {label}:", key, ["name", "label", *valid]))
+            raise ValueError(unknown_name(f"key of objective {label}:", key, ["name", "label", *valid]))
         if not isinstance(value, Mapping):
             raise ValueError(f"{key} of objective {label} must be a mapping, got {value!r}")
     if not isinstance(label, str) or not label or "/" in label:

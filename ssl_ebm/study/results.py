@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.checkpoint import write_json
-from ssl_ebm.compare import Comparison, compare
-from ssl_ebm.evaluation.groups import Study
-from ssl_ebm.evaluation.rows import BUDGET, differing, signs, summarise
-from ssl_ebm.evaluation.statistics import Analysis, analyse, mean_ranks
-from ssl_ebm.evaluation.table import Run
+from ssl_ebm.report.compare import Comparison, compare
+from ssl_ebm.report.runs import Run, Study
+from ssl_ebm.report.summary import BUDGET, differing, signs, summarise
+from ssl_ebm.run_directory import write_json
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
 from ssl_ebm.study.state import EVALUATED, state_of
+from ssl_ebm.study.statistics import Analysis, analyse, mean_ranks
 from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings, tuned
 
 # keys that objectives of a study may differ in, which a reader must know

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ssl_ebm.checkpoint import RunDirectory, write_atomically
 from ssl_ebm.config import differences, load_config, save_config
-from ssl_ebm.evaluate import VERSION
-from ssl_ebm.study.job import is_trained
-from ssl_ebm.study.jobs import Slot, slots
+from ssl_ebm.evaluation.evaluate import VERSION
+from ssl_ebm.run_directory import RunDirectory, write_atomically
 from ssl_ebm.study.plan import PlannedRun, StudyConfig
+from ssl_ebm.study.processes import Slot, slots
+from ssl_ebm.study.worker import is_trained
 
 EVALUATED, TRAINED, STOPPED, MISSING = "evaluated", "trained", "stopped", "missing"
 

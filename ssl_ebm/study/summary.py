@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_ebm.evaluation.statistics import Analysis
-from ssl_ebm.evaluation.table import WIDTH, percent, ratio
+from ssl_ebm.report.tables.measures import percent, ratio
+from ssl_ebm.report.tables.text import WIDTH
+from ssl_ebm.study.statistics import Analysis
 
 Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
 

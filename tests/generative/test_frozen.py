@@ -5,8 +5,9 @@ import timm
 import torch
 from torch import nn
 
-from ssl_ebm.generative.frozen import convert_batch_norm, frozen, require_independent_samples
-from ssl_ebm.generative.samplers import SGLD
+from ssl_ebm.generative.samplers.frozen import frozen, require_independent_samples
+from ssl_ebm.generative.samplers.langevin import SGLD
+from ssl_ebm.networks.batch_norm import convert_batch_norm
 
 
 def network(norm=None):

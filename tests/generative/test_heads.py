@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from ssl_ebm.contrasts import InfoNCE
-from ssl_ebm.energies import Cosine, SquaredEuclidean
-from ssl_ebm.evaluation.linear import logistic_regression
+from ssl_ebm.energies.labels import LabelEnergy
+from ssl_ebm.energies.pairwise import Cosine, SquaredEuclidean
+from ssl_ebm.energies.rows import Paired
+from ssl_ebm.evaluation.probes.linear import logistic_regression
 from ssl_ebm.generative.heads import JointHead, LogitsHead, NormHead, ScalarHead
-from ssl_ebm.label_energy import LabelEnergy
-from ssl_ebm.rows import Paired
+from ssl_ebm.objectives.parts.contrasts import InfoNCE
 
 
 def normal(*shape, seed=0):

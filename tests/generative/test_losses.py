@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from ssl_ebm.generative.chains import energy_and_gradient
 from ssl_ebm.generative.losses import (
     chain_divergence,
     conditional_noise_contrastive,
@@ -17,7 +16,8 @@ from ssl_ebm.generative.losses import (
     noise_contrastive,
     sliced_score_matching,
 )
-from ssl_ebm.generative.samplers import SGLD
+from ssl_ebm.generative.samplers.chain import energy_and_gradient
+from ssl_ebm.generative.samplers.langevin import SGLD
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from ssl_ebm.generative.ais import gaussian_log_partition, linear_path, rbm_log_partition
+from ssl_ebm.generative.log_partition import gaussian_log_partition, linear_path, rbm_log_partition
 from ssl_ebm.generative.losses import maximum_likelihood
-from ssl_ebm.generative.metropolis import HMC, MALA
-from ssl_ebm.generative.rbm import RBM, all_states
+from ssl_ebm.generative.rbm.machine import RBM, all_states
+from ssl_ebm.generative.samplers.metropolis import HMC, MALA
 
 
 def machine(visible, hidden, *, spread=0.7, seed=0):

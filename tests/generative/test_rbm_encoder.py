@@ -4,17 +4,17 @@ import pytest
 import timm
 import torch
 
-from ssl_ebm.data import Images, Splits
-from ssl_ebm.encoder import create_encoder
-from ssl_ebm.energies import Cosine
+from ssl_ebm.data.datasets import Images, Splits
+from ssl_ebm.energies.pairwise import Cosine
+from ssl_ebm.evaluation.energy.of_images import filters, log_likelihood
 from ssl_ebm.generative.config import ChainsConfig, GenerativeConfig
-from ssl_ebm.generative.frozen import frozen
-from ssl_ebm.generative.gibbs import Gibbs
+from ssl_ebm.generative.draw_images import chain_length
 from ssl_ebm.generative.heads import FreeEnergyHead, ScalarHead
 from ssl_ebm.generative.image_energy import ImageEnergy
-from ssl_ebm.generative.samplers import SGLD
-from ssl_ebm.generative.sampling import chain_length
-from ssl_ebm.image_measures import filters, log_likelihood
+from ssl_ebm.generative.samplers.frozen import frozen
+from ssl_ebm.generative.samplers.gibbs import Gibbs
+from ssl_ebm.generative.samplers.langevin import SGLD
+from ssl_ebm.networks.encoder import create_encoder
 
 SIZE, MEAN = 4, 0.3
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ssl_ebm.generative.replay import ReplayBuffer
-from ssl_ebm.generative.samplers import SGLD
+from ssl_ebm.generative.samplers.langevin import SGLD
+from ssl_ebm.generative.samplers.replay import ReplayBuffer
 
 SHAPE = (1, 3, 3)
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_ebm.generative.chains import energy_and_gradient, require_images
-from ssl_ebm.generative.metropolis import HMC, MALA
-from ssl_ebm.generative.samplers import SGLD, AnnealedSGLD
+from ssl_ebm.generative.samplers.chain import energy_and_gradient, require_images
+from ssl_ebm.generative.samplers.langevin import SGLD, AnnealedSGLD
+from ssl_ebm.generative.samplers.metropolis import HMC, MALA
 
 CHAINS = 200_000
 SIGMAS = 5 * math.sqrt(2 / CHAINS)  # five standard errors of a variance, relative

@@ -1,0 +1,301 @@
+"""Data sets, held in memory as uint8 tensors and split into train, validation and test."""
+
+import http.client
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import datasets
+
+from ssl_ebm.data.image_files import (DataError, check_memory, class_files, find_idx, read_idx, read_images)
+from ssl_ebm.registry import unknown_name
+from ssl_ebm.data.stratified import stratified_sample
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+TEST_FRACTION = 0.2  # of a folder that has no test images of its own
+DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without an answer; torchvision itself would wait for ever
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images to learn from.
+
+    Args:
+        name: A key of `DATASETS`.
+        root: Where data sets lie or are downloaded to; for `folder`, the folder itself.
+        image_size: Images are resized (antialiased) to this height and width. None keeps the data set's own size; a
+            folder has none and needs it.
+        validation_fraction: Part of the training images held out for validation, where the data set has no such split.
+        split_seed: Seeds the validation split and `limit`, apart from all other randomness.
+        limit: Keeps so many training images, and a fifth of that for each of validation and test
+            (but at least 10 a class, where there are as many), all stratified.
+        download: Whether a data set that is not on this machine may be fetched.
+
+    Raises:
+        ValueError: If a value is out of its range or the name is unknown.
+    """
+
+    name: str = "fashion_mnist"
+    root: str = "data"
+    image_size: int | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    limit: int | None = None
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise ValueError(unknown_name("data set", self.name, DATASETS))
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}")
+        if not 0 <= self.split_seed < 2**32:
+            raise ValueError(f"split_seed must lie in 0 .. 2**32 - 1, got {self.split_seed}")
+        for key, value in (("image_size", self.image_size), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise ValueError(f"{key} must be at least 1, got {value}")
+        if self.name == "folder" and self.image_size is None:
+            raise ValueError("image_size must be given for a folder of images, for example image_size=64")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images with their labels; `classes[label]` is a label's name."""
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Int64[Tensor, " m"]) -> "Images":
+        """Those images, in that order."""
+        return Images(self.images[index], self.labels[index], self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set: choose on validation, read test once. `source` tells where its files were found."""
+
+    train: Images
+    validation: Images
+    test: Images
+    name: str
+    source: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, whether or not each occurs in every split."""
+        return len(self.train.classes)
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of each image: 1 or 3."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of each image in pixels."""
+        return self.train.images.shape[-1]
+
+
+def load_data(config: DataConfig) -> Splits:
+    """Loads a data set whole, splits it and applies `limit`.
+
+    Raises:
+        DataError: If it is not found, is damaged, has too few images, or does not fit in memory.
+        ValueError: If `limit` is less than the number of classes.
+    """
+    return DATASETS[config.name](config)
+
+
+def _split(labels: Int64[Tensor, " n"], parts: dict[str, Tensor], config: DataConfig) -> dict[str, Tensor]:
+    """Takes a missing test or validation part off train, then applies the limit; parts are positions in `labels`."""
+    random = np.random.RandomState(config.split_seed)  # its stream is the same in every version of NumPy (NEP 19)
+    parts = dict(parts)
+    for name, fraction in (("test", TEST_FRACTION), ("validation", config.validation_fraction)):
+        if name not in parts:
+            train = parts["train"]
+            held_out = stratified_sample(labels[train], max(1, round(fraction * len(train))), random, spare=1)
+            if len(held_out) == 0:
+                raise DataError(f"'{config.root}' has one image a class to train on and none left for {name}: add some")
+            kept = torch.ones(len(train), dtype=torch.bool)
+            kept[held_out] = False
+            parts |= {"train": train[kept], name: train[held_out]}
+    if config.limit is not None:
+        num_classes = len(labels[parts["train"]].unique())
+        if config.limit < num_classes:
+            raise ValueError(f"limit must be at least the number of classes, {num_classes}, got {config.limit}")
+        fifth = config.limit // 5
+        for name, total, least in (("train", config.limit, 1), ("validation", fifth, 10), ("test", fifth, 10)):
+            parts[name] = parts[name][stratified_sample(labels[parts[name]], total, random, least=least)]
+    return parts
+
+
+def _splits(train: Images, test: Images, config: DataConfig, source: str) -> Splits:
+    """Splits images that are in memory, and resizes them where asked."""
+    images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
+    own_size, size = images.shape[-1], config.image_size or images.shape[-1]
+    given = {"train": torch.arange(len(train)), "test": torch.arange(len(train), len(labels))}
+    parts = _split(labels, given, config)
+    check_memory(sum(map(len, parts.values())), images.shape[1], size)
+    splits = {}
+    for name, rows in parts.items():
+        part = images[rows]
+        if size != own_size:
+            part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
+        splits[name] = Images(part, labels[rows], train.classes)
+    return Splits(**splits, name=config.name, source=source)
+
+
+def _idx_folders(config: DataConfig, torchvision_name: str) -> list[Path]:
+    """Where an MNIST-like data set may lie: in the data folder, else where system packages put data sets."""
+    root = Path(config.root).expanduser()
+    shares = [share for share in os.environ.get("XDG_DATA_DIRS", "").split(os.pathsep) if share]
+    prefixes = [os.environ.get("CONDA_PREFIX", sys.prefix), sys.prefix, sys.base_prefix, "/usr/local", "/usr"]
+    shares += [f"{prefix}/share" for prefix in prefixes]
+    packages = [Path(share) / "datasets" / config.name.replace("_", "-") for share in shares]
+    return [root / config.name, root / torchvision_name / "raw", *packages]
+
+
+def _load_idx(config: DataConfig, dataset: type[datasets.MNIST]) -> Splits:
+    folders = _idx_folders(config, dataset.__name__)
+    files = next(filter(None, map(find_idx, folders)), None)
+    if files is None:
+        package = ", or run 'apt install dataset-fashion-mnist'" if config.name == "fashion_mnist" else ""
+        remedy = f"put its four files (train-images-idx3-ubyte.gz, ...) into '{folders[0]}'{package}"
+        return _load_torchvision(config, dataset, {"train": True}, {"train": False}, remedy)
+    parts = []
+    for image_file, label_file in (files[:2], files[2:]):
+        images, labels = read_idx(image_file, 3), read_idx(label_file, 1).long()
+        if len(images) != len(labels):
+            raise DataError(f"'{label_file}' has {len(labels)} labels for {len(images)} images: replace both files")
+        if labels.max() >= len(dataset.classes):
+            raise DataError(f"'{label_file}' has a label {labels.max()} that is no class: replace it by a fresh copy")
+        parts.append(Images(images.unsqueeze(1), labels, tuple(dataset.classes)))
+    return _splits(parts[0], parts[1], config, str(files[0].parent))
+
+
+def _load_torchvision(
+    config: DataConfig, dataset: Callable[..., Any], train: dict[str, Any], test: dict[str, Any], remedy: str = ""
+) -> Splits:
+    parts = []
+    for which in (train, test):
+        loaded = _build_torchvision(config, dataset, which, remedy or f"unpack its archive in '{config.root}'")
+        images = np.asarray(loaded.data)
+        if images.ndim == 3:
+            images = images[:, None]
+        elif images.shape[-1] == 3:
+            images = images.transpose(0, 3, 1, 2)
+        labels = torch.as_tensor(loaded.targets if hasattr(loaded, "targets") else loaded.labels).long()
+        classes = tuple(getattr(loaded, "classes", "0123456789"))
+        parts.append(Images(torch.from_numpy(np.ascontiguousarray(images)), labels, classes))
+    return _splits(parts[0], parts[1], config, config.root)
+
+
+def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], which: dict[str, Any], remedy: str) -> Any:
+    """Downloads a torchvision data set where needed; whatever stops that becomes one `DataError`."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"dtype\(\): align")  # NumPy 2.4.0 to 2.4.4, of CIFAR's old pickles
+            return dataset(Path(config.root).expanduser(), download=config.download, **which)
+    except ImportError as error:
+        raise DataError(f"{config.name} cannot be read ({error}): install that module") from error
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        online = f"go online ({' '.join(str(error).split())})" if config.download else "set download=true"
+        raise DataError(f"{config.name} is missing or damaged: {remedy}, or {online}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _load_folder(config: DataConfig) -> Splits:
+    """Loads root/CLASS/IMAGE, or root/train/CLASS/IMAGE with root/val (or valid, validation) and root/test beside it.
+
+    A missing part is split off train: test first, a fifth; then validation. Only where there is val and no test, val
+    is the test set, as in ImageNet. Class folders are searched whole; hidden files and empty classes are ignored.
+    """
+    root, size = Path(config.root).expanduser(), config.image_size
+    assert size is not None
+    files, labels, parts, classes = _list_folder(root)
+    parts = _split(labels, parts, config)
+    rows = torch.cat(list(parts.values()))
+    check_memory(len(rows), 3, size)
+    images, readable = read_images([files[row] for row in rows.tolist()], size)
+    counts = [int(part.sum()) for part in readable.split([len(part) for part in parts.values()])]
+    if 0 in counts:
+        raise DataError(f"no {list(parts)[counts.index(0)]} image in '{root}' can be read: replace the broken files")
+    pieces = zip(parts, images.split(counts), labels[rows[readable]].split(counts), strict=True)
+    return Splits(**{part: Images(x, y, classes) for part, x, y in pieces}, name=config.name, source=config.root)
+
+
+def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, " n"], dict[str, Tensor], tuple[str, ...]]:
+    """All files, their labels, the positions of each part that the folder has, and the classes' names."""
+    found = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := class_files(root / name))}
+    if "train" not in found:
+        found = {"train": class_files(root)}
+    elif "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+    names = tuple(found["train"])
+    if not names:
+        raise DataError(
+            f"'{root}' has no images in class folders: lay them out as {root}/CLASS/IMAGE or {root}/train/CLASS/IMAGE "
+            "(without labels, all in one class folder)"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    parts = {}
+    for part, by_class in found.items():
+        start = len(files)
+        for name, paths in by_class.items():
+            if name not in names:
+                raise DataError(f"class '{name}' has {part} images but none to train on: add some or remove it")
+            files += paths
+            labels += [names.index(name)] * len(paths)
+        parts[part] = torch.arange(start, len(files))
+    return files, torch.tensor(labels), parts, names
+
+
+DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
+    "fashion_mnist": partial(_load_idx, dataset=datasets.FashionMNIST),
+    "mnist": partial(_load_idx, dataset=datasets.MNIST),
+    "cifar10": partial(_load_torchvision, dataset=datasets.CIFAR10, train={"train": True}, test={"train": False}),
+    "cifar100": partial(_load_torchvision, dataset=datasets.CIFAR100, train={"train": True}, test={"train": False}),
+    "svhn": partial(_load_torchvision, dataset=datasets.SVHN, train={"split": "train"}, test={"split": "test"}),
+    "stl10": partial(_load_torchvision, dataset=datasets.STL10, train={"split": "train"}, test={"split": "test"}),
+    "folder": _load_folder,
+}
+
+
+def main() -> int:
+    """Finds or fetches Fashion-MNIST and says where it is; the exit status is 1 if there is none."""
+    try:
+        data = load_data(DataConfig())
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+    counts = f"{len(data.train):,} train, {len(data.validation):,} validation and {len(data.test):,} test images"
+    print(f"{data.name}: {counts} of {data.num_classes} classes, from {data.source}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

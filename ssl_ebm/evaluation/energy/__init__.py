@@ -1,0 +1,1 @@
+"""What a trained energy is worth: verification, calibration, information, outliers."""

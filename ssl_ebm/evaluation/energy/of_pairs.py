@@ -1,0 +1,198 @@
+"""What a run's energy is worth on held-out images: every measure that needs the trained model and not its probes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ssl_ebm.config import Config
+from ssl_ebm.data.datasets import DATASETS, DataConfig, Images, Splits, load_data
+from ssl_ebm.data.image_files import DataError
+from ssl_ebm.data.views import create_views
+from ssl_ebm.energies.pairwise import Cosine, Energy
+from ssl_ebm.evaluation.energy.calibration import calibrate
+from ssl_ebm.evaluation.energy.information import information
+from ssl_ebm.evaluation.energy.outlier_images import COUNT, outlier_sets, resize_to, to_bytes
+from ssl_ebm.evaluation.energy.outlier_scores import Mahalanobis, detection, free_energies, knn_distances
+from ssl_ebm.evaluation.energy.strength import strength
+from ssl_ebm.evaluation.energy.verification import verify
+from ssl_ebm.evaluation.features.bank import Bank, extract
+from ssl_ebm.model import EnergyModel
+
+ENERGY_IMAGES = 2000  # held-out images whose views are verified: 4 million pairs
+CALIBRATION_IMAGES = 5000  # training images whose views calibrate the canonical energy
+STRENGTH_IMAGES = 200  # held-out images that are augmented at every strength
+OOD_BANK = 10_000  # training images that foreign ones are scored against
+
+Encode = Callable[[Tensor], Tensor]
+Views = Float[Tensor, "2 n dim"]
+
+
+def evenly_spaced(total: int, count: int) -> Int64[Tensor, " k"]:
+    """At most so many positions, evenly spaced: images on disk may be sorted by class."""
+    return torch.linspace(0, total - 1, min(count, total), dtype=torch.float64).round().long()
+
+
+def held_out(test: Images) -> Images:
+    """The test images that energies are measured on."""
+    return test.subset(evenly_spaced(len(test), ENERGY_IMAGES))
+
+
+def two_views(config: Config, size: int, images: Tensor) -> Float[Tensor, "2 n c size size"]:
+    """Two training views of images, the same for every run with these views."""
+    make = create_views(**(config.views | {"views": 2, "local_views": 0, "size": size}))
+    return make(images, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def encode_views(encode: Encode, views: Float[Tensor, "views n c h w"]) -> Float[Tensor, "views n dim"]:
+    """What an encoder gives of images, on the CPU."""
+    return torch.stack([torch.cat([encode(batch).float().cpu() for batch in view.split(500)]) for view in views])
+
+
+@torch.no_grad()
+def project(model: EnergyModel, features: Float[Tensor, "*views n feature"]) -> Float[Tensor, "*views n dim"]:
+    """The model's embeddings of backbone features, on the CPU."""
+    flat = features.reshape(-1, features.shape[-1])
+    parts = [model.projector(part.to(model.device)).float().cpu() for part in flat.split(4096)]
+    return torch.cat(parts).reshape(*features.shape[:-1], -1)
+
+
+@torch.no_grad()
+def verification(energy: Energy, views: Views, labels: Int64[Tensor, " n"]) -> dict[str, Any]:
+    """Verification by energy over all pairs, and calibration: fitted on the first half of the images, of the second."""
+    (a, b), half = views, views.shape[1] // 2
+    results = dataclasses.asdict(verify(lambda rows: energy.cross(a[rows], b), labels))
+    calibrated = calibrate(energy.cross(a[:half], b[:half]), energy.cross(a[half:], b[half:]))
+    return results | {"calibration": dataclasses.asdict(calibrated)}
+
+
+def measure_energy(
+    model: EnergyModel, splits: Splits, features: Float[Tensor, "2 n feature"], embeddings: Views
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`trained`, `canonical` and `strength` of results' "energy", and the arrays of `pairs.npz`.
+
+    Args:
+        model: The trained model.
+        splits: Its data.
+        features: Of two views of the held-out test images.
+        embeddings: The projections of `features`.
+    """
+    test, scorer = held_out(splits.test), copy.deepcopy(model.scorer).cpu()
+    images = test.images[evenly_spaced(len(test), STRENGTH_IMAGES)].to(model.device).float() / 255
+    results = {
+        "trained": verification(scorer, embeddings, test.labels),
+        "canonical": canonical(model, splits, embeddings, test.labels),
+        "strength": strength(lambda x: model.embed(x).cpu(), scorer, images),
+    }
+    return results, pair_energies({"trained": (scorer, embeddings), "features": (Cosine(), features)}, test.labels)
+
+
+@torch.no_grad()
+def pair_energies(energies: dict[str, tuple[Energy, Views]], labels: Int64[Tensor, " n"]) -> dict[str, np.ndarray]:
+    """Energies of the same listed pairs for every run, and their `kind`: 0 one image, 1 one class, 2 two classes."""
+    left, right, kind = listed_pairs(labels.numpy())
+    arrays = {name: energy.paired(a[left], b[right]).float().numpy() for name, (energy, (a, b)) in energies.items()}
+    return arrays | {"kind": kind.astype(np.int8)}
+
+
+@torch.no_grad()
+def canonical(model: EnergyModel, splits: Splits, embeddings: Views, labels: Int64[Tensor, " n"]) -> dict[str, Any]:
+    """The energy as an estimate of -PMI in nats, calibrated on training images: its meaning, verification, information.
+
+    Without a canonical form, or where the bank is too small for the dimension, the reason instead.
+    """
+    if model.canonical_form is None:
+        return {"meaning": "order"}
+    images = splits.train.images[evenly_spaced(len(splits.train), CALIBRATION_IMAGES)]
+    try:
+        fit = model.canonical(two_views(model.config, splits.image_size, images))
+    except ValueError as error:
+        return {"meaning": model.canonical_form.meaning, "reason": str(error)}
+    energy = copy.deepcopy(fit.scorer).cpu()
+    return {
+        "meaning": model.canonical_form.meaning,
+        "calibration_images": len(images),
+        "information": information(energy.cross(*embeddings)),
+        "verification": verification(energy, embeddings, labels),
+    }
+
+
+def outlier_detection(model: EnergyModel, bank: Bank, splits: Splits, *, beta: float) -> dict[str, dict[str, Any]]:
+    """For each foreign set, how well each score tells it from test images; foreign is positive.
+
+    `free_energy` is that of the trained energy against training images at β = 1. What that means differs with the
+    energy's scale: `free_energy_calibrated` is at the β that makes the energy a log-odds, where that is positive.
+    `knn` is the distance to the 50th of the training images and `mahalanobis` that to their mean, of backbone features.
+    """
+    known = bank.train.features[evenly_spaced(len(bank.train), OOD_BANK).numpy()]
+    familiar = bank.test.features[evenly_spaced(len(bank.test), ENERGY_IMAGES).numpy()]
+    scorer = copy.deepcopy(model.scorer).cpu()
+
+    def embed(features: np.ndarray) -> Tensor:
+        return project(model, torch.from_numpy(features))
+
+    known_embeddings = embed(known)
+    scores: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "free_energy": lambda features: free_energies(scorer, embed(features), known_embeddings),
+        "knn": lambda features: knn_distances(features, known),
+        "mahalanobis": Mahalanobis.fit(known),
+    }
+    if beta > 0:
+        scores["free_energy_calibrated"] = lambda features: free_energies(
+            scorer, embed(features), known_embeddings, beta=beta
+        )
+    inside = {name: score(familiar) for name, score in scores.items()}
+    results = {}
+    for foreign, images in foreign_sets(model.config.data, splits).items():
+        features = extract(model.features, images, device=model.device, desc=f"features of {foreign}")
+        results[foreign] = {name: detection(inside[name], score(features)) for name, score in scores.items()}
+    return results
+
+
+def foreign_sets(config: DataConfig, splits: Splits, *, size: int | None = None) -> dict[str, Tensor]:
+    """Images that need no data, and of the library's data sets those that are on this machine, as the model's.
+
+    All have the data's size, or `size`.
+    """
+    size = size or splits.image_size
+    sets = outlier_sets(splits.in_chans, size)
+    for name in DATASETS:
+        if name in (config.name, "folder"):
+            continue
+        try:  # a fifth of the limit is kept for test
+            other = load_data(DataConfig(name=name, root=config.root, limit=5 * COUNT, download=False)).test
+        except DataError:
+            continue
+        sets[name] = to_bytes(resize_to(other.images.float() / 255, splits.in_chans, size))
+    return sets
+
+
+def listed_pairs(
+    labels: Int64[np.ndarray, " n"], *, seed: int = 0
+) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
+    """Pairs (i, j) of images that energies are compared on, the same for every run, and their kinds.
+
+    For each image itself (kind 0), a random one of its class (1), and a random one of another class (2), where there is
+    one.
+    """
+    random = np.random.RandomState(seed)  # its stream is the same in every version of NumPy (NEP 19)
+    images = np.arange(len(labels))
+    pairs = [(images, images)]
+    for same in (True, False):
+        partner = np.full(len(labels), -1)
+        for i, label in enumerate(labels):
+            choice = np.flatnonzero((labels == label) == same)
+            choice = choice[choice != i]
+            if len(choice):
+                partner[i] = choice[random.randint(len(choice))]
+        pairs.append((images[partner >= 0], partner[partner >= 0]))
+    kinds = np.repeat(np.arange(3), [len(first) for first, _ in pairs])
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]), kinds

@@ -1,0 +1,98 @@
+"""Does an energy tell images of another kind? Scores of a query against a bank: the higher, the more foreign."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.evaluation.probes.knn import neighbours
+from ssl_ebm.evaluation.ranks import auroc, fpr_at, roc
+
+NEIGHBOUR = 50  # whose distance is the score; Sun et al. 2022 choose k = 50 on CIFAR-10
+
+
+@torch.no_grad()
+def free_energies(
+    energy: Energy, queries: Float[Tensor, "q dim"], bank: Float[Tensor, "n dim"], *, beta: float = 1.0
+) -> Float64[np.ndarray, " q"]:
+    """F(x) = -1/β log mean_j exp(-β E(x, bank_j)): low where some of the bank is compatible with x.
+
+    Memory is linear in queries and bank where β = 1.
+
+    Raises:
+        ValueError: β is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta must be > 0, got {beta}")
+    if beta == 1:
+        total = EnergyMatrix(energy, queries, bank).logsumexp()
+    else:
+        total = torch.cat([(-beta * energy.cross(part, bank)).logsumexp(1) for part in queries.split(512)])
+    return -(total.double() - math.log(len(bank))).cpu().numpy() / beta
+
+
+def knn_distances(
+    queries: Float[np.ndarray, "q d"], bank: Float[np.ndarray, "n d"], *, k: int = NEIGHBOUR
+) -> Float64[np.ndarray, " q"]:
+    """Euclidean distance of unit vectors to the k-th nearest of the bank, √(2 - 2 cos) (Sun et al. 2022, 2204.06507).
+
+    A bank of fewer than k gives its farthest.
+    """
+    similarity = neighbours(bank, queries, k=min(k, len(bank)))[0][:, -1].astype(np.float64)
+    return np.sqrt(np.clip(2 - 2 * similarity, 0, None))
+
+
+@dataclass(frozen=True)
+class Mahalanobis:
+    """√((x - μ)ᵀ Σ⁻¹ (x - μ)) with the bank's mean and shrunk covariance: no classes are needed.
+
+    Attributes:
+        mean: μ.
+        factor: W with W Wᵀ = Σ⁻¹.
+    """
+
+    mean: Float64[Tensor, " d"]
+    factor: Float64[Tensor, "d d"]
+
+    @classmethod
+    def fit(cls, bank: Float[np.ndarray, "n d"]) -> Mahalanobis:
+        """Σ is the biased covariance S shrunk towards m I, m = tr S / D, by Ledoit & Wolf's (2004) amount.
+
+        Without any variance in the bank, Σ = I.
+        """
+        x = torch.from_numpy(np.asarray(bank, dtype=np.float64))
+        mean = x.mean(0)
+        x = x - mean
+        n, d = x.shape
+        covariance = x.T @ x / n
+        square, trace = covariance.square().sum(), covariance.trace()
+        error = (x.square().sum(1).square().mean() - square) / n
+        spread = square - trace.square() / d
+        shrinkage = float((error / spread).clamp(0, 1)) if spread > 0 else 1.0
+        covariance = (1 - shrinkage) * covariance + shrinkage * torch.eye(d, dtype=torch.float64) * trace / d
+        values, axes = torch.linalg.eigh(covariance)
+        least = values[-1] * d * torch.finfo(torch.float64).eps
+        values = values.clamp(min=float(least)) if values[-1] > 0 else torch.ones_like(values)
+        return cls(mean, axes * values.rsqrt())
+
+    def __call__(self, queries: Float[np.ndarray, "q d"]) -> Float64[np.ndarray, " q"]:
+        """Distances of queries."""
+        x = torch.from_numpy(np.asarray(queries, dtype=np.float64)) - self.mean
+        return (x @ self.factor).norm(dim=1).numpy()
+
+
+def detection(
+    inside: Float64[np.ndarray, " n"], outside: Float64[np.ndarray, " m"]
+) -> dict[str, float | dict[str, list[float]]]:
+    """`auroc`, `fpr95` and `roc` of a score; foreign images are the positives.
+
+    `fpr95` is the part of familiar images that are taken for foreign where 95% of the foreign ones are found.
+    """
+    return {"auroc": auroc(inside, outside), "fpr95": fpr_at(inside, outside), "roc": roc(inside, outside)}

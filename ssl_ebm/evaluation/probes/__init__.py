@@ -1,0 +1,1 @@
+"""What frozen features are worth to a classifier that is fitted on them."""

@@ -1,0 +1,1 @@
+"""Markov chains that draw images from an energy."""

@@ -1,0 +1,8 @@
+"""Networks: a timm backbone with its stem adapted, projector and predictor heads, and the teacher."""
+
+from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.networks.encoder import Encoder, EncoderConfig, create_encoder
+from ssl_ebm.networks.heads import MLP, HeadSpec
+from ssl_ebm.networks.joint_embedding import JointEmbedding
+
+__all__ = ["MLP", "Embeddings", "Encoder", "EncoderConfig", "HeadSpec", "JointEmbedding", "create_encoder"]

@@ -1,0 +1,221 @@
+"""The networks: a timm backbone, and around it projector, predictor and teacher."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_ebm.networks.stem import adapt_stem, choose_patch, find_downsampling, total_stride
+from ssl_ebm.registry import unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which backbone.
+
+    Attributes:
+        name: A timm model's name.
+        kwargs: Its own arguments, passed to `timm.create_model`.
+        pretrained: Start from timm's weights.
+        adapt_stem: Remove downsampling that small images do not survive.
+        output_stride: Pixels of the image for one of the last feature map; None: chosen by the image size.
+    """
+
+    name: str = "resnet18"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    adapt_stem: bool = True
+    output_stride: int | None = None
+
+
+class Encoder(nn.Module):
+    """A timm backbone on images in [0, 1]: normalised, run, pooled.
+
+    Attributes:
+        backbone: The timm model without classifier.
+        num_features: Dimension of its features.
+        in_chans: Channels of its images.
+        image_size: Side of its images in pixels.
+        output_stride: Pixels of the image for one of the last feature map.
+        recipe: How to build the backbone from timm: arguments of `create_model`, and the changes to its stem.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        in_chans: int,
+        image_size: int,
+        output_stride: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.recipe = backbone, recipe or {}
+        self.in_chans, self.image_size, self.output_stride = in_chans, image_size, output_stride
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor([float(v) for v in values]).view(-1, 1, 1))
+        self.num_features = self._count_features(image_size)
+
+    @torch.no_grad()
+    def _count_features(self, size: int) -> int:
+        training = self.training
+        try:
+            return self.eval().at_any_size(self.mean.new_zeros(1, self.in_chans, size, size)).shape[1]
+        finally:
+            self.train(training)
+
+    def require_size(self, size: int) -> None:
+        """Try an image of `size` pixels a side.
+
+        Raises:
+            ValueError: The backbone does not take it, as transformers do not that are made for one size.
+        """
+        try:
+            self._count_features(size)
+        except (RuntimeError, AssertionError) as error:
+            name, reason = self.recipe.get("model_name", "the encoder"), str(error).splitlines()[0]
+            raise ValueError(
+                f"{name} takes images of {self.image_size} pixels and not views of {size} ({reason}): use a "
+                f"convolutional encoder, encoder.kwargs.dynamic_img_size=true for a ViT, or another size of the views"
+            ) from error
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
+        """Features of images in [0, 1].
+
+        Raises:
+            ValueError: Wrong number of channels or wrong size.
+        """
+        expected = (self.in_chans, self.image_size, self.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"the encoder takes images of {expected} (channels, height, width), got {tuple(images.shape[1:])}"
+            )
+        return self.at_any_size(images)
+
+    def at_any_size(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n feature"]:
+        """Features of images of another size than the encoder's, for networks that take them (`require_size`)."""
+        return self.backbone((images - self.mean) / self.std)
+
+
+def create_encoder(
+    name: str,
+    *,
+    in_chans: int = 3,
+    image_size: int = 224,
+    pretrained: bool = False,
+    adapt: bool = True,
+    output_stride: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> Encoder:
+    """A timm backbone by name, its stem adapted by structure to small images.
+
+    Args:
+        name: As in `timm.list_models()`.
+        in_chans: Channels of the images.
+        image_size: Their side in pixels.
+        pretrained: Load timm's weights, from its cache or the hub.
+        adapt: Remove early strides and pooling (convolutional networks) or choose the patch size (transformers).
+        output_stride: The stride wanted; None: by the image size.
+        mean: Of each channel of images in [0, 1]; None: of the pretraining, else .5.
+        std: Likewise; None: of the pretraining, else .25.
+        **kwargs: timm's own arguments, e.g. `channels=(32, 64, 128, 256)`.
+
+    Raises:
+        ValueError: Unknown name, weights that cannot be had, or images that the network cannot take.
+    """
+    for argument, value in (("in_chans", in_chans), ("image_size", image_size)):
+        if value < 1:
+            raise ValueError(f"{argument} must be >= 1, got {value}")
+    if not timm.is_model(name):
+        raise ValueError(unknown_name("timm model", name, timm.list_models()))
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # of the model there are no such weights
+        raise ValueError(unknown_name("timm model", name, timm.list_models(pretrained=True))) from error
+    arguments = {"in_chans": in_chans, "num_classes": 0, **kwargs}
+    changes: dict[str, str] = {}
+    if _takes_patches(name):
+        patch = choose_patch(image_size, output_stride) if adapt or output_stride is not None else None
+        arguments |= {"img_size": image_size} | ({"patch_size": patch} if patch else {})
+        backbone = _create(name, pretrained, arguments)
+        output_stride = patch or int(np.max(backbone.patch_embed.patch_size))  # type: ignore[union-attr,arg-type]
+    else:
+        backbone = _create(name, pretrained, arguments)
+        sizes = (config.input_size[-1], image_size) if config else (image_size,)
+        levels = find_downsampling(backbone, in_chans=in_chans, sizes=sizes)
+        if adapt or output_stride is not None:
+            changes = adapt_stem(
+                backbone, levels, in_chans=in_chans, image_size=image_size, output_stride=output_stride
+            )
+        output_stride = total_stride([level for level in levels if level[0].name not in changes])
+    use = config if pretrained else None
+    try:
+        return Encoder(
+            backbone,
+            in_chans=in_chans,
+            image_size=image_size,
+            output_stride=output_stride,
+            mean=mean or (_per_channel(use.mean, in_chans) if use else [0.5] * in_chans),
+            std=std or (_per_channel(use.std, in_chans) if use else [0.25] * in_chans),
+            recipe={"model_name": name, **arguments, "stem_changes": changes},
+        )
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name} does not run on {in_chans}-channel images of {image_size} pixels: {reason}"
+        ) from error
+
+
+def _takes_patches(name: str) -> bool:
+    """Whether the model is made for a given image and patch size, as transformers and mixers are."""
+    with torch.device("meta"):
+        arguments = inspect.signature(type(timm.create_model(name)).__init__).parameters
+    return {"img_size", "patch_size"} <= set(arguments)
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> list[float]:
+    return list(values) if len(values) == in_chans else [sum(values) / len(values)] * in_chans
+
+
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise ValueError(f"timm model {name!r} does not take these arguments: {error}") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if not pretrained:
+            raise ValueError(f"timm cannot build {name!r}: {reason}") from error
+        raise ValueError(
+            f"pretrained weights of {name!r} cannot be loaded ({type(error).__name__}: {reason}): connect to the hub, "
+            "fill timm's cache, or use pretrained=False"
+        ) from error
+
+
+def build_encoder(config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Sequence[float]) -> Encoder:
+    """The encoder that a config describes."""
+    return create_encoder(
+        config.name,
+        in_chans=in_chans,
+        image_size=image_size,
+        pretrained=config.pretrained,
+        adapt=config.adapt_stem,
+        output_stride=config.output_stride,
+        **statistics,
+        **config.kwargs,
+    )

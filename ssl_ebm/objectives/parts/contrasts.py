@@ -1,0 +1,246 @@
+"""How the volume of low energy is limited by other samples: energies of positives and negatives -> loss per anchor.
+
+Three kinds: a partition over all samples (`InfoNCE`), a difference between a positive and each negative (`Pairwise`:
+hinge, log, perceptron), and separate pulls and pushes (`Separate`: square-square, spectral, and the noise-contrastive
+ones of `discrimination.py`). LeCun et al. 2006, A tutorial on energy-based learning, table 1, is the catalogue of the
+last two; its energy loss is `Attract`, its negative log-likelihood `InfoNCE`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_ebm import distributed
+from ssl_ebm.energies.canonical import CanonicalForm, Partition, Ratio
+from ssl_ebm.energies.rows import Paired, Rows
+
+
+class Contrast(nn.Module):
+    """Energies of an anchor's positives and negatives -> its loss.
+
+    Attributes:
+        needs_negatives: Whether it can be used without negatives.
+        needs_nonnegative: Whether it squares energies, and so needs E ≥ 0.
+        canonical_form: What the energy means at the optimum; None: it orders pairs and no more.
+    """
+
+    needs_negatives: bool = True
+    needs_nonnegative: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.canonical_form: CanonicalForm | None = None
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor; 0 of one without positives."""
+        raise NotImplementedError
+
+
+class Attract(Contrast):
+    """mean_p (E⁺)^power: only pulls. Something else has to prevent the collapse. LeCun's energy loss.
+
+    With E = ‖a - b‖², power = α/2 is Wang & Isola's alignment E‖a - b‖^α (arXiv 2005.10242).
+    """
+
+    needs_negatives = False
+
+    def __init__(self, *, power: float = 1.0) -> None:
+        super().__init__()
+        if not power > 0:
+            raise ValueError(f"power must be > 0, got {power}")
+        self.power = float(power)
+        self.needs_nonnegative = power != 1
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """mean_p (E⁺)^power."""
+        if self.power == 1:
+            return positive.mean_energy()
+        # equal views have a gradient of 0 instead of the NaN of 0^(power - 1) · 0
+        return positive.mean(lambda energy: energy.clamp(min=torch.finfo(energy.dtype).tiny).pow(self.power))
+
+
+class InfoNCE(Contrast):
+    """Negative log-likelihood with a partition estimated over the other samples.
+
+        mean_p [E_ip + log(Σ_n exp(-E_in) + Σ_p exp(-E_ip))]
+
+    With one positive it is softplus(E⁺ + log Σ_n exp(-E⁻)), computed so: a log-softmax and its gradient lose relative
+    precision as the loss goes to 0. With several it is SupCon's L_out (arXiv 2004.11362, eq. 2). Collapsed embeddings
+    give log(1 + number of negatives). An anchor without a positive counts as 0, as in SupCon's code.
+
+    Args:
+        decoupled: Leave the positives out of the partition (DCL, arXiv 2110.06848); can be negative.
+        reweight: κ of DCLW: pulls are multiplied by 2 - exp(-κ E⁺) / mean exp(-κ E⁺), a constant to the gradient, so
+            that near positives pull less. None: all by 1.
+    """
+
+    def __init__(self, *, decoupled: bool = False, reweight: float | None = None) -> None:
+        super().__init__()
+        if reweight is not None and not (decoupled and reweight > 0):
+            raise ValueError(f"reweight must be > 0 and needs decoupled=True, got {reweight} and {decoupled}")
+        self.decoupled, self.reweight = decoupled, reweight
+        self.canonical_form = None if reweight is not None else Partition()
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor in nats."""
+        assert negative is not None
+        attraction = positive.mean_energy()
+        if self.decoupled:
+            weight = 1 if self.reweight is None else self._weight(-self.reweight * attraction.detach())
+            loss = weight * attraction + torch.where(negative.count > 0, negative.logsumexp(), 0.0)
+        elif isinstance(positive, Paired) and positive.energies.shape[1] == 1:
+            loss = F.softplus(attraction + negative.logsumexp())
+        else:
+            loss = attraction + positive.union(negative).logsumexp()
+        return torch.where(positive.count > 0, loss, 0.0)
+
+    @staticmethod
+    def _weight(exponent: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        everywhere = distributed.gather(exponent)
+        return 2 - torch.exp(exponent - everywhere.logsumexp(0) + math.log(len(everywhere)))
+
+
+class Pairwise(Contrast):
+    """mean_n loss(E⁺ - E⁻), or that of the most offending negative: of lowest energy. E⁺ is the mean over positives.
+
+    Args:
+        hardest: Only the most offending negative, as in LeCun et al. 2006; else the mean over all.
+    """
+
+    def __init__(self, *, hardest: bool = False) -> None:
+        super().__init__()
+        self.hardest = hardest
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """Of E⁺ - E⁻, elementwise and increasing."""
+        raise NotImplementedError
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor."""
+        assert negative is not None
+        attraction = positive.mean_energy()
+        if self.hardest:
+            loss = self.loss(attraction - negative.minimum())
+        else:
+            loss = negative.mean(lambda energy, pulled: self.loss(pulled - energy), attraction)
+        return torch.where((positive.count > 0) & (negative.count > 0), loss, 0.0)
+
+
+class Margin(Pairwise):
+    """Hinge [margin + E⁺ - E⁻]₊: negatives only count while they come within a margin of the positive.
+
+    The mean over all negatives is FaceNet's sum, not mined (arXiv 1503.03832, eq. 3); with `hardest` LeCun's hinge;
+    with `active_only` the mean over those that violate the margin, which keeps the gradient's size as they grow rare.
+    """
+
+    def __init__(self, *, margin: float = 0.2, active_only: bool = False, hardest: bool = False) -> None:
+        super().__init__(hardest=hardest)
+        if not margin > 0:
+            raise ValueError(f"margin must be > 0, got {margin}")
+        if active_only and hardest:
+            raise ValueError("active_only is about the mean over negatives, and hardest takes one: choose either")
+        self.margin, self.active_only = float(margin), active_only
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """[margin + difference]₊."""
+        return F.relu(self.margin + difference)
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Hinge of each anchor."""
+        loss = super().forward(positive, negative)
+        if not self.active_only:
+            return loss
+        assert negative is not None
+        attraction = positive.mean_energy().detach()
+        share = negative.mean(lambda energy, pulled: (self.margin + pulled > energy).to(energy.dtype), attraction)
+        return loss / torch.where(share > 0, share, 1.0).detach()
+
+
+class Perceptron(Pairwise):
+    """E⁺ - min(E⁺, E⁻) = [E⁺ - E⁻]₊: a hinge without margin, so a flat energy is a minimum: it can collapse."""
+
+    def __init__(self, *, hardest: bool = True) -> None:
+        super().__init__(hardest=hardest)
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """[difference]₊."""
+        return F.relu(difference)
+
+
+class LogLoss(Pairwise):
+    """log(1 + exp(E⁺ - E⁻)): a soft hinge of infinite margin. Of one negative it is InfoNCE."""
+
+    def loss(self, difference: Tensor) -> Tensor:
+        """Softplus of the difference."""
+        return F.softplus(difference)
+
+
+class Separate(Contrast):
+    """mean_p attract(E⁺) + mean_n repel(E⁻).
+
+    Args:
+        hardest: Push only the most offending negative; else the mean over all.
+    """
+
+    def __init__(self, *, hardest: bool = False) -> None:
+        super().__init__()
+        self.hardest = hardest
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """Loss of a positive."""
+        raise NotImplementedError
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """Loss of a negative."""
+        raise NotImplementedError
+
+    def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
+        """Loss of each anchor."""
+        assert negative is not None
+        pushed = self.repel(negative.minimum()) if self.hardest else negative.mean(self.repel)
+        loss = positive.mean(self.attract) + torch.where(negative.count > 0, pushed, 0.0)
+        return torch.where(positive.count > 0, loss, 0.0)
+
+
+class SquareSquare(Separate):
+    """(E⁺)² + [margin - E⁻]₊², with E ≥ 0 a distance: Hadsell, Chopra & LeCun 2006, twice their ½s."""
+
+    needs_nonnegative = True
+
+    def __init__(self, *, margin: float = 1.0, hardest: bool = False) -> None:
+        super().__init__(hardest=hardest)
+        if not margin > 0:
+            raise ValueError(f"margin must be > 0, got {margin}")
+        self.margin = float(margin)
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """Square of E."""
+        return energy.square()
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """[margin - E]₊²."""
+        return F.relu(self.margin - energy).square()
+
+
+class Spectral(Separate):
+    """(2 E⁺ + (E⁻)²) / μ with E = -<z, z'>: factorises the graph of positives (arXiv 2106.04156)."""
+
+    def __init__(self, *, mu: float = 1.0) -> None:
+        super().__init__()
+        if not mu > 0:
+            raise ValueError(f"mu must be > 0, got {mu}")
+        self.mu = float(mu)
+        self.canonical_form = Ratio()
+
+    def attract(self, energy: Tensor) -> Tensor:
+        """2 E / μ."""
+        return 2 * energy / self.mu
+
+    def repel(self, energy: Tensor) -> Tensor:
+        """E² / μ."""
+        return energy.square() / self.mu

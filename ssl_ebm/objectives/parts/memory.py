@@ -1,0 +1,91 @@
+"""One remembered embedding for each image of the data set: instance discrimination."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_ebm import distributed
+from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.objectives.parts.compatibility import BatchNames
+from ssl_ebm.objectives.parts.negatives import Branch, Comparison, Negatives, Pair, Targets
+from ssl_ebm.objectives.parts.shared_random import Draws
+from ssl_ebm.objectives.parts.targets import Target
+
+
+class Memory(Target):
+    """One remembered embedding for each image of the data set; an anchor's target is the memory of its own image.
+
+        v_i ← normalise(m v_i + (1 - m) z_i),
+
+    z_i the mean of the views' unit projections. Instance discrimination (arXiv 1805.01978); starts uniform in
+    ±√(3/D), as in the authors' code.
+    """
+
+    uses = frozenset({"index"})
+    same_view = True
+    vectors: Tensor
+
+    def __init__(self, *, size: int, dim: int, momentum: float = 0.5) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"bank_size must be >= 1, got {size}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"bank_momentum must be in [0, 1), got {momentum}")
+        self.dim, self.momentum = dim, float(momentum)
+        uniform = torch.rand(size, dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", (uniform * 2 - 1) * (3 / dim) ** 0.5)
+
+    def forward(self, embeddings: Embeddings) -> Branch:
+        """The memory of each image, once a view."""
+        index = embeddings.require("index", why="a memory bank")
+        z = embeddings.projection
+        return self.vectors[index].to(z.dtype).expand(z.shape[0], -1, -1)
+
+    @torch.no_grad()
+    def update(self, embeddings: Embeddings) -> None:
+        """Move the batch's memories towards its embeddings."""
+        index = distributed.gather(embeddings.require("index", why="a memory bank"))
+        z = distributed.gather(F.normalize(embeddings.projection.detach(), dim=-1).mean(0)).to(self.vectors.dtype)
+        self.vectors[index] = F.normalize(self.momentum * self.vectors[index] + (1 - self.momentum) * z, dim=1)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"size={len(self.vectors)}, momentum={self.momentum:g}"
+
+
+class MemoryNegatives(Negatives):
+    """`draws` memories of random images, drawn uniformly with replacement once a batch and shared by its anchors.
+
+    The authors' code draws for each anchor; sharing gives the same expected gradient without an N × draws × D tensor.
+    A draw may hit the positive, as theirs may.
+    """
+
+    takes_graph = False
+
+    def __init__(self, memory: Memory, *, draws: int = 4096) -> None:
+        super().__init__()
+        if draws < 1:
+            raise ValueError(f"draws must be >= 1, got {draws}")
+        self.memory = (memory,)  # in a tuple: the target owns its state
+        self.count = draws
+        self.draws = Draws()
+
+    def forward(
+        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
+    ) -> list[Comparison]:
+        """As in `Negatives`; every anchor takes this batch's draws."""
+        vectors = self.memory[0].vectors
+        drawn = torch.randint(len(vectors), (self.count,), generator=self.draws.generator())
+        candidates = vectors[drawn.to(vectors.device)].to(anchors.dtype)
+        positive = self._positives(energy, anchors, targets, pairs, None)[0]
+        return [(positive, EnergyMatrix(energy, torch.cat([anchors[a] for a, _ in pairs]), candidates))]
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"draws={self.count}"

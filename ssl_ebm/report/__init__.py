@@ -1,0 +1,1 @@
+"""Words and pictures of runs. The numbers come from `evaluation`."""

@@ -1,0 +1,264 @@
+"""Everything that a training consists of: checked and built from a config, saved, restored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_ebm import distributed
+from ssl_ebm.config import Config, differences, load_config
+from ssl_ebm.data.datasets import Splits, load_data
+from ssl_ebm.data.views import MultiCrop, Views, create_views
+from ssl_ebm.devices import Compute, choose_compute
+from ssl_ebm.generative.term import Generative
+from ssl_ebm.networks.encoder import build_encoder
+from ssl_ebm.networks.joint_embedding import JointEmbedding
+from ssl_ebm.objectives import Objective, create_objective, objective_arguments
+from ssl_ebm.optim import create_optimizer
+from ssl_ebm.run_directory import RunDirectory, load_checkpoint, save_checkpoint, save_tensors
+
+
+@dataclass
+class Run:
+    """All that a training consists of."""
+
+    config: Config
+    directory: RunDirectory
+    splits: Splits
+    compute: Compute
+    views: Views | MultiCrop
+    model: JointEmbedding
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    images: Tensor
+    labels: Tensor
+    generative: Generative | None = None
+    step: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+
+    @property
+    def rate_factor(self) -> float:
+        """Of the learning rate: halved at every roll-back, so that a run does not diverge as it did."""
+        return 0.5**self.rollbacks
+
+    @property
+    def parts(self) -> list[JointEmbedding | Objective | Generative]:
+        """What has parameters and follows the training's progress."""
+        return [self.model, self.objective, *([] if self.generative is None else [self.generative])]
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the last update showed a sign of divergence, so that it must not replace the last good checkpoint."""
+        alarmed = self.generative is not None and self.generative.alarm.sign is not None
+        return alarmed and self.step < self.total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates an epoch; the last incomplete batch is left out."""
+        return len(self.images) // self.config.training.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return max(1, round(self.config.training.epochs * self.steps_per_epoch))
+
+
+def prepare(config: Config, *, local_rank: int = 0, resume: bool = False) -> Run:
+    """Check everything, load the data, build networks and optimiser; before the first step."""
+    directory = RunDirectory(Path(config.run_dir))
+    objective_arguments(config.objective["name"])  # a wrong name fails before the data is read
+    if directory.path.exists() and any(directory.path.iterdir()) and not resume:
+        raise FileExistsError(
+            f"run directory {directory.path} exists: continue it with --resume, or choose another with run_dir=PATH"
+        )
+    checkpoint = load_checkpoint(directory.checkpoint) if resume else None
+    splits = load_data(config.data)
+    config = _with_bank(config, splits)
+    if resume:
+        changed = [d for d in differences(load_config(directory.config), config) if not d.startswith("training.device")]
+        if changed:
+            raise ValueError(
+                f"the config is not that of {directory.path}: {'; '.join(changed)}; resume with the same one"
+            )
+    run = _build(config, directory, splits, choose_compute(config.training, local_rank))
+    if checkpoint is not None:
+        restore(run, checkpoint)
+    return run
+
+
+def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]:
+    """Training and validation images; without the validation images where the objective reads labels."""
+    parts = [splits.train] if by_label else [splits.train, splits.validation]
+    return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
+
+
+def _with_bank(config: Config, splits: Splits) -> Config:
+    """Fill in the number of training images where an objective remembers each of them."""
+    count = len(splits.train) + len(splits.validation)
+    if "bank_size" not in objective_arguments(config.objective["name"]):
+        return config
+    size = config.objective.get("bank_size", count)
+    if size < count:
+        raise ValueError(f"objective.bank_size={size} is less than the {count} training images: leave it out")
+    return dataclasses.replace(config, objective={**config.objective, "bank_size": size})
+
+
+def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute) -> Run:
+    size = splits.image_size
+    objective = create_objective(**config.objective)
+    views: Views | MultiCrop = create_views(**({"size": size} | config.views))
+    images, labels = _pretraining_images(splits, objective.by_label)
+    batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
+    if batch > len(images):
+        raise ValueError(f"training.batch_size={batch} is larger than the data set's {len(images)} training images")
+    if batch % parts or batch // parts < 2:
+        raise ValueError(f"training.batch_size={batch} must split into {parts} parts of at least 2 images")
+    if batch // config.training.accumulate < objective.least_batch():
+        raise ValueError(
+            f"objective {config.objective['name']} needs at least {objective.least_batch()} images together, got "
+            f"training.batch_size={batch} in {config.training.accumulate} part(s): take more, or a smaller projector"
+        )
+    if objective.target.classes not in (None, splits.num_classes):
+        raise ValueError(
+            f"objective {config.objective['name']} tells {objective.target.classes} classes apart and {splits.name} "
+            f"has {splits.num_classes}: set objective.projector.out={splits.num_classes}"
+        )
+    statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
+    torch.manual_seed(config.seed)
+    encoder = build_encoder(
+        config.encoder,
+        in_chans=splits.in_chans,
+        image_size=size,
+        mean=statistics[1].tolist(),
+        std=statistics[0].tolist(),
+    )
+    for pixels in views.sizes:
+        encoder.require_size(pixels)
+    model = compute.place(JointEmbedding(encoder, objective.heads, uses=objective.uses))
+    if distributed.world_size() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if compute.device.type == "cuda" else model
+    objective = objective.to(compute.device)
+    generative = _build_generative(config, compute, views, model, objective)
+    trained = [model, objective, *([] if generative is None else [generative])]
+    return Run(
+        config,
+        directory,
+        splits,
+        compute,
+        views,
+        model,
+        objective,
+        create_optimizer(trained, config.optimizer),
+        images.to(compute.device),
+        labels.to(compute.device),
+        generative,
+    )
+
+
+def _build_generative(
+    config: Config, compute: Compute, views: Views | MultiCrop, model: JointEmbedding, objective: Objective
+) -> Generative | None:
+    if config.generative is None:
+        return None
+    if distributed.world_size() > 1:
+        raise ValueError(
+            "a section generative trains on one process: each has chains of its own, and a checkpoint holds one's"
+        )
+    return Generative(
+        config.generative,
+        model,
+        energy=objective.scorer,
+        dim=objective.heads.projector.dim,
+        shape=(model.encoder.in_chans, views.size, views.size),
+        seed=config.seed,
+        batch=config.training.batch_size // config.training.accumulate,
+        autocast=compute.autocast,
+    ).to(compute.device)
+
+
+def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
+    """Put a checkpoint's state into a run."""
+    run.model.load_state_dict(checkpoint["model"])
+    run.objective.load_state_dict(checkpoint["objective"])
+    run.optimizer.load_state_dict(checkpoint["optimizer"])
+    if run.generative is not None:
+        run.generative.load_state_dict(checkpoint["generative"])
+    run.step, run.skipped, run.rollbacks = checkpoint["step"], checkpoint["skipped"], checkpoint.get("rollbacks", 0)
+
+
+def roll_back(run: Run) -> bool:
+    """Put a run whose energy of images diverged back to its last checkpoint; the learning rate is halved from there.
+
+    False, and nothing changed, without a checkpoint or after `generative.rollbacks` of them. The checkpoint is written
+    again with the count, so that a run that is then interrupted resumes as it would have gone on.
+    """
+    if run.generative is None or run.rollbacks >= run.generative.config.rollbacks:
+        return False
+    if not run.directory.checkpoint.is_file():
+        return False
+    done = run.rollbacks
+    restore(run, load_checkpoint(run.directory.checkpoint))
+    run.skipped, run.rollbacks = 0, done + 1
+    run.generative.alarm.reset()
+    save(run)
+    return True
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint, and the weights that a user keeps."""
+    if distributed.rank() > 0:
+        return
+    state: dict[str, Any] = {"step": run.step, "skipped": run.skipped, "rollbacks": run.rollbacks}
+    state |= {name: getattr(run, name).state_dict() for name in ("model", "objective", "optimizer")}
+    if run.generative is not None:
+        state["generative"] = run.generative.state_dict()
+    save_checkpoint(run.directory.checkpoint, state)
+    images = json.dumps({"in_chans": run.splits.in_chans, "image_size": run.splits.image_size})
+    metadata = {"images": images, "step": str(run.step), "finished": str(run.step >= run.total_steps)}
+    save_tensors(run.directory.encoder, energy_model_tensors(run.model, run.objective, run.generative), metadata)
+
+
+def describe(run: Run) -> str:
+    """What is about to happen, a line each for data, encoder, views, objective, compute and training."""
+    encoder, config, heads = run.model.encoder, run.config, run.objective.heads
+    shape = f"{encoder.in_chans}×{encoder.image_size}×{encoder.image_size}"
+    millions = sum(p.numel() for p in encoder.parameters()) / 1e6
+    adapted = ", stem adapted" if encoder.recipe.get("stem_changes") else ""
+    lines = {
+        "data": f"{run.splits.name}: {len(run.images):,} images of {shape} to pretrain on, "
+        f"{'labels used' if run.objective.by_label else 'without labels'} ({run.splits.source})",
+        "encoder": f"{config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, "
+        f"output stride {encoder.output_stride}{adapted}",
+        "views": f"{run.views}, {config.views['name']}",
+        "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.dim} dimensions",
+        "compute": f"{run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
+        "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
+        f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
+    }
+    if run.generative is not None:
+        lines["generative"] = str(run.generative)
+    return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
+
+
+def energy_model_tensors(
+    model: JointEmbedding, objective: Objective, generative: Generative | None = None
+) -> dict[str, Tensor]:
+    """Of a training's state, the tensors of an `EnergyModel`."""
+    parts: dict[str, nn.Module] = {
+        "encoder": model.encoder,
+        "projector": model.projector,
+        "scorer": objective.scorer,
+    }
+    if generative is not None:
+        parts["head"] = generative.head
+    if objective.canonical_form is not None:
+        parts["canonical_form"] = objective.canonical_form
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
