@@ -253,7 +253,7 @@ def test_parts_take_what_they_need_from_others() -> None:
         "custom", energy={"name": "codes", "prototypes": 6}, contrast="attract", target="centred", projector={"out": 5}
     )
     assert objective.energy.codes.prototypes.shape == (6, 5) and objective.target.center.shape == (6,)
-    assert objective.target.codes[0] is objective.energy.codes
+    assert objective.target.codes.module is objective.energy.codes
     assert isinstance(objective.scorer, SharedCode) and objective.scorer.codes is objective.energy.codes
     objective = create_objective("custom", energy="codes", contrast="attract", target="centred", projector={"out": 5})
     assert objective.target.center.shape == objective.scorer.marginal.shape == (5,)
@@ -266,7 +266,7 @@ def test_parts_take_what_they_need_from_others() -> None:
         regularizers={"hsic": {}},
         **HEADS,
     )
-    assert objective.named_regularizers["hsic"].kernel[0] is objective.energy
+    assert objective.named_regularizers["hsic"].kernel.module is objective.energy
 
 
 def test_what_was_derived_from_other_parts_changes_with_them() -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ssl_ebm.energies.pairwise import Energy
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import EnergyMatrix
 from ssl_ebm.evaluation.probes.knn import neighbours
 from ssl_ebm.evaluation.ranks import auroc, fpr_at, roc
 

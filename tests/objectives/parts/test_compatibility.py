@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from small import BANK, batch_for, gradients, random_batch, small_objective, with_gradients
+from small import BANK, batch_for, gradients, random_adjacency, random_batch, small_objective, with_gradients
 from torch import Tensor
 
 from ssl_ebm.networks.embeddings import Embeddings
@@ -16,18 +16,6 @@ from ssl_ebm.objectives import create_objective
 from ssl_ebm.objectives.parts.compatibility import Adjacency, BatchNames, SameLabel, create_graph
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def random_adjacency(size: int, seed: int = 0) -> tuple[Adjacency, list[set[int]]]:
-    """Directed, with repeated edges, samples without any; and the neighbours of each by hand."""
-    generator = torch.Generator().manual_seed(seed)
-    neighbours = [
-        torch.randint(size, (int(torch.randint(5, (), generator=generator)),), generator=generator).tolist()
-        for _ in range(size)
-    ]
-    indptr = torch.tensor([0, *(len(each) for each in neighbours)]).cumsum(0)
-    indices = torch.tensor([j for each in neighbours for j in each], dtype=torch.long)
-    return Adjacency(indptr, indices), [{i, *each} for i, each in enumerate(neighbours)]
 
 
 def pairs(found: tuple[Tensor, Tensor]) -> list[tuple[int, int]]:
@@ -287,9 +275,9 @@ def test_state_of_a_queue_that_names_its_entries() -> None:
 
 def test_names_of_samples_are_asked_for() -> None:
     batch = random_batch()
-    with pytest.raises(ValueError, match=r"a graph of adjacency needs Embeddings\(index=\.\.\.\), got None"):
+    with pytest.raises(ValueError, match=r"a graph by index needs Embeddings\(index=\.\.\.\), got None"):
         small_objective("simclr").replace(graph=random_adjacency(BANK)[0])(Embeddings(projection=batch.projection))
-    with pytest.raises(ValueError, match=r"a graph of labels needs Embeddings\(label=\.\.\.\), got None"):
+    with pytest.raises(ValueError, match=r"a graph by label needs Embeddings\(label=\.\.\.\), got None"):
         small_objective("simclr", graph="labels")(Embeddings(projection=batch.projection))
 
 
