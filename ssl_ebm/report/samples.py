@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from ssl_ebm.data.datasets import Images, load_data
@@ -23,7 +24,7 @@ from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
 from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically
 
-GAP = 2  # white pixels between images
+GAP = 4  # white pixels around and between images; three times as many between blocks
 LEAST_SIDE = 40  # pixels that an image is enlarged to
 SHOWN = 64  # images a block of the picture
 REFERENCE = 10_000  # training images that samples are measured against
@@ -147,28 +148,16 @@ def grid(blocks: list[Float[Tensor, "_ c h w"]], columns: int | None = None) -> 
     """Pixels: blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
 
     Args:
-        blocks: Images in [0, 1], of one size.
+        blocks: Images in [0, 1], of one size; of other than one or three channels, the first is shown.
         columns: Images a row; None: at most 16.
     """
     columns = columns or min(16, max(len(block) for block in blocks))
-    rows = []
+    pictures = []
     for block in blocks:
-        channels, height, width = block.shape[1:]
-        factor = max(1, math.ceil(LEAST_SIDE / height))
-        pixels = block.detach().float().cpu().mul(255).round().byte().numpy()
-        pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
-        if channels not in (1, 3):
-            pixels = pixels[..., :1]
-        cell = np.pad(
-            np.broadcast_to(pixels, (*pixels.shape[:3], 3)),
-            ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)),
-            constant_values=255,
-        )
-        missing = -len(cell) % columns
-        cell = np.concatenate([cell, np.full((missing, *cell.shape[1:]), 255, np.uint8)])
-        lines = cell.reshape(-1, columns, *cell.shape[1:]).transpose(0, 2, 1, 3, 4)
-        rows += [
-            lines.reshape(-1, columns * cell.shape[2], 3),
-            np.full((4 * GAP, columns * cell.shape[2], 3), 255, np.uint8),
-        ]
-    return np.concatenate(rows[:-1])
+        images = block.detach().float().cpu()
+        images = images if images.shape[1] in (1, 3) else images[:, :1]
+        images = F.interpolate(images, scale_factor=max(1, math.ceil(LEAST_SIDE / images.shape[2])))
+        white = images.new_ones(-len(images) % columns, *images.shape[1:])
+        picture = make_grid(torch.cat([images, white]), nrow=columns, padding=GAP, pad_value=1.0)
+        pictures += [picture, picture.new_ones(3, GAP, picture.shape[2])]
+    return torch.cat(pictures[:-1], dim=1).mul(255).round().byte().permute(1, 2, 0).numpy()

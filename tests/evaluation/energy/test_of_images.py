@@ -1,9 +1,7 @@
 """Energies of single images: of data, samples and foreign sets, for the heads that read features or projections."""
 
-import dataclasses
 import json
 
-import example_runs
 import numpy as np
 import pytest
 import torch
@@ -18,8 +16,6 @@ from ssl_ebm.generative.term import create_head
 from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import create_objective
-from ssl_ebm.report.page.sections.pictures import samples
-from ssl_ebm.report.runs import Run, group
 
 GIVEN = {
     "views": {"name": "grey", "size": 12},
@@ -116,29 +112,3 @@ def test_histograms_have_common_edges():
     assert sum(histograms({"flat": np.ones(5)})["histograms"]["flat"]) == 5
     far = histograms({"a": np.array([0.0, 1.0]), "b": np.array([300.0, 1.5])}, bins=2, limits=(-4.0, 2.0))
     assert far == {"edges": [0.0, 1.0, 2.0], "histograms": {"a": [1, 1], "b": [0, 2]}}
-
-
-def test_the_report_shows_them(tmp_path):
-    image = histograms({"test": np.arange(9.0), "samples": np.arange(4.0), "uniform": np.arange(5.0) + 9})
-    results = {"image": image | {"steps": 500, "temperature": 0.0125}, "objective": {"family": "x"}}
-    run = Run(name="ebm", path=tmp_path, results=results, metrics=[], config="")
-    page = samples(group([run]))
-    assert "500 steps at an effective temperature of 0.0125" in page and "chains from noise" in page
-    assert "Energies of single images under ebm" in page and "Langevin" not in page
-    assert "Hidden units" not in page and "log-likelihood" not in page
-
-    likelihood = {
-        "train": -80.0,
-        "test": -81.26,
-        "independent": -99.0,
-        "standard_error": 0.3,
-        "effective_samples": 12.0,
-    }
-    results["image"] |= {"log_likelihood": likelihood | {"chains": 64, "temperatures": 2000}}
-    gallery = {**example_runs.gallery(("a", "b", "c")), "filters": np.zeros((5, 1, 8, 8), np.uint8)}
-    page = samples(group([dataclasses.replace(run, gallery=gallery)]))
-    assert "log-likelihood of test images −81.3 ± 0.3 nats each" in page and "64 chains over 2,000" in page
-    assert "Hidden units of ebm" in page and page.count("<img") == 5
-
-    results["image"] = None
-    assert samples(group([run])) == ""
