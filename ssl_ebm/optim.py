@@ -87,14 +87,13 @@ def create_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> O
     (You et al. 2017, arXiv 1708.03888, as used since SimCLR).
     """
     decayed, plain = parameter_groups(modules, config.weight_decay)
-    if config.name == "lars":
-        decayed, plain = decayed | {"always_adapt": True}, plain | {"always_adapt": False}
     groups = [group for group in (decayed, plain) if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return Lars(groups, lr=config.lr, momentum=config.momentum, trust_coeff=0.001)
+    adapted = [{**group, "always_adapt": group is decayed} for group in groups]
+    return Lars(adapted, lr=config.lr, momentum=config.momentum, trust_coeff=0.001)
 
 
 def learning_rate(step: int, *, total: int, warmup: int, config: OptimizerConfig) -> float:

@@ -148,3 +148,15 @@ def test_other_mistakes_are_one_line_too(runs, tmp_path, capsys):
         assert code == 2 and message in error and len(error.strip().splitlines()) == 1
     done = run("evaluate", tmp_path, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.parent.name != "studies" and p.stem != "base"),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_every_config_is_valid_and_whole(path):
+    config = ssl_ebm.load_config(path)
+    assert config.run_dir == f"runs/{path.parent.name}/{path.stem}"
+    objective = dict(config.objective)
+    ssl_ebm.create_objective(**objective | ({"bank_size": 10} if objective["name"] == "nce" else {}))
