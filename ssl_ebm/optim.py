@@ -70,9 +70,8 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
         if hasattr(module, "no_weight_decay")
         for name in module.no_weight_decay()
     }
-    groups = param_groups_weight_decay(
-        whole, weight_decay=1.0, no_weight_decay_list=undecayed
-    )  # at 0 it makes one group
+    # told apart by a decay of 1, because at 0 timm makes one group
+    groups = param_groups_weight_decay(whole, weight_decay=1.0, no_weight_decay_list=undecayed)
     parameters = {group["weight_decay"]: group["params"] for group in groups}
     return [
         {"params": parameters.get(1.0, []), "weight_decay": weight_decay},
