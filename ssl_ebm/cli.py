@@ -16,18 +16,19 @@ Self-supervised representation learning framed as energy-based models.
   ssl-ebm evaluate runs/quickstart/simclr                kNN, linear probe, energies
   ssl-ebm compare runs/quickstart/*                      one table, one report.html
   ssl-ebm study configs/studies/quick.yaml               several objectives and seeds, with statistics
-  ssl-ebm sample runs/fashion_mnist/ebm                  images drawn from a run's energy
+  ssl-ebm sample runs/generative/ebm                     images drawn from a run's energy
   ssl-ebm export runs/quickstart/simclr encoder.safetensors
   ssl-ebm objectives                                     what there is to train with
 """
 
 PRETRAIN = """\
-Pretrain an encoder as a YAML file says. Any key can be changed on the command line:
+Pretrain an encoder as a YAML file says. Any key can be changed on the command line, and any part replaced whole:
 
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml run_dir=runs/warm objective.temperature=0.5 seed=1
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml data.name=folder data.root=photos data.image_size=64 \\
       views.name=simclr run_dir=runs/photos
+  ssl-ebm pretrain configs/fashion_mnist/simclr.yaml 'encoder={name: resnet34}' run_dir=runs/resnet34
 
 The run directory gets config.yaml (resolved), metrics.jsonl (loss, energies, rank, speed, kNN), checkpoints/, and
 encoder.safetensors. An interrupted run goes on with --resume, as if it had never stopped. With several GPUs:
@@ -69,9 +70,9 @@ SAMPLE = """\
 Draw images from a run's energy by its own sampler, into RUN/samples: chains from noise, chains from images, and chains
 from noise that an image lowers the energy of, E(x, ·). The first two need a section generative in the config:
 
-  ssl-ebm pretrain configs/fashion_mnist/ebm.yaml
-  ssl-ebm sample runs/fashion_mnist/ebm
-  ssl-ebm sample runs/fashion_mnist/ebm --count 500 --judge runs/quickstart/simclr       and its Fréchet distance
+  ssl-ebm pretrain configs/generative/ebm.yaml
+  ssl-ebm sample runs/generative/ebm
+  ssl-ebm sample runs/generative/ebm --count 500 --judge runs/quickstart/simclr       and its Fréchet distance
   ssl-ebm sample runs/quickstart/simclr --convert-batch-norm     adversarial: never trained on what it then finds
 """
 

@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import pytest
+import timm
 import torch
 from small import small_objective
 from torch import nn
@@ -22,6 +23,24 @@ def test_norms_and_biases_are_not_decayed() -> None:
     assert [id(p) for p in decayed["params"]] == [id(net[0].weight), id(net[3].weight)]
     expected = [net[1].weight, net[1].bias, net[3].bias, objective.energy.log_scale, objective.contrast.bias]
     assert [id(p) for p in plain["params"]] == [id(p) for p in expected]
+
+
+@pytest.mark.parametrize("weight_decay", [0.3, 0.0])
+def test_what_timm_names_is_not_decayed(weight_decay: float) -> None:
+    """A ViT's tokens and positions, though they have three dimensions, wherever the ViT lies in the modules."""
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, depth=1, embed_dim=12, num_classes=0)
+    decayed, plain = parameter_groups([nn.Linear(2, 2), nn.Sequential(vit)], weight_decay)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (weight_decay, 0.0)
+    names = {id(p): name for name, p in vit.named_parameters()}
+    kept = [names[id(p)] for p in plain["params"] if id(p) in names]
+    assert kept[:2] == ["cls_token", "pos_embed"] and all(vit.get_parameter(name).ndim == 1 for name in kept[2:])
+    assert [names[id(p)] for p in decayed["params"][1:]] == [name for name in names.values() if name not in kept]
+
+
+def test_lars_adapts_no_token() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, depth=1, embed_dim=12, num_classes=0)
+    decayed, plain = create_optimizer([vit], OptimizerConfig(name="lars", weight_decay=0.0)).param_groups
+    assert decayed["always_adapt"] and not plain["always_adapt"] and plain["params"][0] is vit.cls_token
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
