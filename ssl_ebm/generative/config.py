@@ -6,12 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_ebm.generative import losses
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead, LogitsHead, NormHead, ScalarHead
+from ssl_ebm.generative.losses import LatentGuided, Loss, MaximumLikelihood
 from ssl_ebm.generative.samplers.chain import Sampler
 from ssl_ebm.generative.samplers.gibbs import Gibbs
 from ssl_ebm.generative.samplers.langevin import SGLD, AnnealedSGLD
 from ssl_ebm.generative.samplers.metropolis import HMC, MALA
+from ssl_ebm.generative.sampling_free import (
+    ConditionalNoiseContrastive,
+    DenoisingScore,
+    NoiseContrastiveDensity,
+    SlicedScore,
+)
 from ssl_ebm.registry import build, unknown_name
 
 HEADS: dict[str, Callable[..., Any]] = {
@@ -28,13 +34,13 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "hmc": HMC,
     "gibbs": Gibbs,
 }
-LOSSES: dict[str, Callable[..., losses.Loss]] = {
-    "maximum_likelihood": losses.MaximumLikelihood,
-    "latent_guided": losses.LatentGuided,
-    "denoising": losses.DenoisingScore,
-    "sliced": losses.SlicedScore,
-    "noise_contrastive": losses.NoiseContrastiveDensity,
-    "conditional_noise_contrastive": losses.ConditionalNoiseContrastive,
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "maximum_likelihood": MaximumLikelihood,
+    "latent_guided": LatentGuided,
+    "denoising": DenoisingScore,
+    "sliced": SlicedScore,
+    "noise_contrastive": NoiseContrastiveDensity,
+    "conditional_noise_contrastive": ConditionalNoiseContrastive,
 }
 CHAINS = ("persistent", "noise", "data")
 
@@ -114,7 +120,7 @@ class GenerativeConfig:
                 "an RBM's binary units are moved by gibbs and nothing else is: set generative.head.name=free_energy "
                 f"and generative.sampler.name=gibbs together, got {self.head['name']} and {self.sampler['name']}"
             )
-        if isinstance(sampler, Gibbs) and not isinstance(loss, losses.MaximumLikelihood):
+        if isinstance(sampler, Gibbs) and not isinstance(loss, MaximumLikelihood):
             raise ValueError(
                 f"generative.loss {self.loss['name']} needs images that vary continuously, and an RBM's are binary: "
                 "take maximum_likelihood"
@@ -129,6 +135,6 @@ class GenerativeConfig:
         """The sampler that moves chains."""
         return build("generative.sampler", SAMPLERS, self.sampler)
 
-    def create_loss(self) -> losses.Loss:
+    def create_loss(self) -> Loss:
         """The loss that trains the energy."""
         return build("generative.loss", LOSSES, self.loss)

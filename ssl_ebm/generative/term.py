@@ -15,10 +15,11 @@ from ssl_ebm.generative.config import HEADS, GenerativeConfig
 from ssl_ebm.generative.divergence import Alarm, measure
 from ssl_ebm.generative.heads import Head, JointHead
 from ssl_ebm.generative.image_energy import ImageEnergy
-from ssl_ebm.generative.losses import BatchForLoss, NoiseContrastiveDensity
+from ssl_ebm.generative.losses import BatchForLoss
 from ssl_ebm.generative.samplers.chain import Chains, each
 from ssl_ebm.generative.samplers.frozen import frozen, require_independent_samples
 from ssl_ebm.generative.samplers.replay import Draw, ReplayBuffer, uniform_noise
+from ssl_ebm.generative.sampling_free import NoiseContrastiveDensity
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.encoder import Encoder
 from ssl_ebm.networks.joint_embedding import JointEmbedding

@@ -8,18 +8,15 @@ import torch
 
 from ssl_ebm.generative.heads import NormHead
 from ssl_ebm.generative.image_energy import ImageEnergy
-from ssl_ebm.generative.losses import (
-    BatchForLoss,
-    ConditionalNoiseContrastive,
-    DenoisingScore,
-    LatentGuided,
-    MaximumLikelihood,
-    NoiseContrastiveDensity,
-    SlicedScore,
-    chain_divergence,
-)
+from ssl_ebm.generative.losses import BatchForLoss, LatentGuided, MaximumLikelihood, chain_divergence
 from ssl_ebm.generative.samplers.chain import energy_and_gradient
 from ssl_ebm.generative.samplers.langevin import SGLD
+from ssl_ebm.generative.sampling_free import (
+    ConditionalNoiseContrastive,
+    DenoisingScore,
+    NoiseContrastiveDensity,
+    SlicedScore,
+)
 from ssl_ebm.networks.encoder import create_encoder
 
 LOG_2PI = math.log(2 * math.pi)
@@ -41,13 +38,12 @@ def gaussian(a):
     return lambda x: a * x.square().flatten(1).sum(1) / 2
 
 
-def batch(energy, x, **others):
-    """What a loss is given of data x, with E(x) computed."""
-    return BatchForLoss(energy=energy, x=x, positive=energy(x), **others)
+def batch(energy, x, **parts):
+    return BatchForLoss(energy=energy, x=x, positive=energy(x), **parts)
 
 
-def batch_of_chains(energy, chains, **others):
-    return batch(energy, chains[:1], chains=chains, negative=energy(chains), **others)
+def batch_of_chains(energy, chains, **parts):
+    return batch(energy, chains[:1], chains=chains, negative=energy(chains), **parts)
 
 
 def likelihood(positive, negative, **constants):
@@ -254,7 +250,8 @@ def test_noise_contrastive_estimation_in_a_run_is_against_uniform_noise():
     assert set(step.terms) == {"energy_data", "energy_noise", "log_normalizer"}
 
 
-def clel(features, latent, chains, **options):
+def clel(features, latent, chains):
+    """The norm head, and a batch with its energies of features."""
     head = NormHead(2, latent=3, concentration=0.5).double()
     energy = ImageEnergy(create_encoder("rbm", image_size=2, img_size=2), torch.nn.Identity(), head)
     return head, BatchForLoss(
@@ -265,22 +262,20 @@ def clel(features, latent, chains, **options):
         latent=latent,
         chains=torch.rand(1, 3, 2, 2),
         negative=head(chains),
-        **options,
     )
 
 
 def test_latent_guided_adds_the_alignment():
     features, latent, chains = data(2, 2, 1.0), data(2, 3, 1.0, seed=1), data(1, 2, 1.0, seed=2)
-    head, given = clel(features, latent, chains)
+    head, full = clel(features, latent, chains)
     cosines = torch.nn.functional.cosine_similarity(head.direction(features), latent)
     gap = features.square().sum(1).mean() / 2 - chains.square().sum() / 2
-    step = LatentGuided()(given)
+    step = LatentGuided()(full)
     assert float(step.loss.detach()) == pytest.approx(float((gap - 0.5 * cosines.mean()).detach()))
     assert set(step.terms) == {"energy_data", "energy_chains", "alignment"}
-    penalised = LatentGuided(energy_penalty=0.1)(given).loss - step.loss
-    assert float(penalised.detach()) == pytest.approx(
-        0.1 * float(given.positive.square().mean() + given.negative.square().mean())
-    )
+    penalty = LatentGuided(energy_penalty=0.1)(full).loss - step.loss
+    squares = full.positive.square().mean() + full.negative.square().mean()
+    assert float(penalty.detach()) == pytest.approx(0.1 * float(squares.detach()))
 
 
 def test_losses_are_scalars_with_detached_terms():
