@@ -11,25 +11,35 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm.energies.pairwise import Energy
-from ssl_ebm.generative.config import HEADS, LOSSES, SAMPLERS, GenerativeConfig, build
+from ssl_ebm.generative.config import HEADS, GenerativeConfig
 from ssl_ebm.generative.divergence import Alarm, measure
-from ssl_ebm.generative.estimators import BatchForLoss, NoiseContrastive
 from ssl_ebm.generative.heads import Head, JointHead
 from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.losses import BatchForLoss
 from ssl_ebm.generative.samplers.chain import Chains, each
 from ssl_ebm.generative.samplers.frozen import frozen, require_independent_samples
 from ssl_ebm.generative.samplers.replay import Draw, ReplayBuffer, uniform_noise
+from ssl_ebm.generative.sampling_free import NoiseContrastiveDensity
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.encoder import Encoder
 from ssl_ebm.networks.joint_embedding import JointEmbedding
 from ssl_ebm.objectives import Step
+from ssl_ebm.registry import build
 
 Views = Float[Tensor, "v n c h w"] | tuple[Float[Tensor, "_ n c _ _"], ...]
 
 
 def create_head(config: GenerativeConfig, encoder: Encoder, *, dim: int, energy: Energy) -> Head:
     """The head that a config describes, for projections of `dim` dimensions under the objective's energy."""
-    return build("head", HEADS, config.head, features=encoder.num_features, latent=dim, energy=energy, encoder=encoder)
+    return build(
+        "generative.head",
+        HEADS,
+        config.head,
+        features=encoder.num_features,
+        latent=dim,
+        energy=energy,
+        encoder=encoder,
+    )
 
 
 def flip_half(images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -95,10 +105,10 @@ class Generative(nn.Module):
         super().__init__()
         self.config, self.autocast = config, autocast
         self.head = create_head(config, model.encoder, dim=dim, energy=energy)
-        self.sampler = build("sampler", SAMPLERS, config.sampler)
-        self.estimator = build("loss", LOSSES, config.loss)
+        self.sampler = config.create_sampler()
+        self.estimator = config.create_loss()
         require_independent_samples(model.encoder, *([model.projector] if self.head.reads == "projection" else []))
-        learns = isinstance(self.estimator, NoiseContrastive)
+        learns = isinstance(self.estimator, NoiseContrastiveDensity)
         self.log_normalizer = nn.Parameter(torch.zeros(())) if learns else None
         self.count = config.chains.count or batch
         self.buffer: ReplayBuffer | None = None
@@ -162,12 +172,14 @@ class Generative(nn.Module):
         embedding = read[0].float()
         positive = energy.of(embedding)
         draw, chains = self._move(energy, x, generator) if self.estimator.needs_chains else (None, None)
+        negative = None if chains is None else energy(chains.x)
         offer = BatchForLoss(
             energy=energy,
             x=x,
             embedding=embedding,
             positive=positive,
             chains=None if chains is None else chains.x,
+            negative=negative,
             latent=embeddings.projection[1].detach().float() if len(embeddings.projection) > 1 else None,
             past=None if self.buffer is None else self.buffer.images[: 4 * self.count],
             log_normalizer=self.log_normalizer,
@@ -176,7 +188,7 @@ class Generative(nn.Module):
             noise=getattr(self.sampler, "noise", 0.0),
             generator=generator,
         )
-        own, negative = self.estimator(offer)
+        own = self.estimator(offer)
         values = measure(positive.detach(), negative, offer.chains, None if chains is None else chains.drift)
         self.alarm.watch(values | {"loss": own.loss.detach()})
         terms = own.terms | values | {"loss": own.loss.detach()}

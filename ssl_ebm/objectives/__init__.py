@@ -41,7 +41,7 @@ from ssl_ebm.objectives.presets.regularized import (
     wmse,
 )
 from ssl_ebm.objectives.presets.supervised import supervised
-from ssl_ebm.registry import unknown_name
+from ssl_ebm.registry import build, parameters_of, unknown_name
 
 __all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
 
@@ -93,9 +93,9 @@ FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
     },
 }
 
-OBJECTIVES = {name: build for family in FAMILIES.values() for name, build in family.items()}
+OBJECTIVES = {name: preset for family in FAMILIES.values() for name, preset in family.items()}
 
-CHANGES = (*PARTS, "graph", "pairing")  # what every objective takes beside its own arguments
+CHANGES = (*PARTS, "pairing")  # arguments of every objective, beside its own
 
 
 def list_objectives(family: str | None = None) -> list[str]:
@@ -129,7 +129,7 @@ def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
     Raises:
         ValueError: There is no objective of that name.
     """
-    return dict(inspect.signature(objective_builder(name)).parameters)
+    return parameters_of(objective_builder(name))
 
 
 def create_objective(name: str, **kwargs: Any) -> Objective:
@@ -143,21 +143,18 @@ def create_objective(name: str, **kwargs: Any) -> Objective:
         ValueError: Unknown name, a value out of range, or parts that do not go together.
         TypeError: Unknown or missing argument.
     """
-    parameters = objective_arguments(name)
+    builder = objective_builder(name)
+    parameters = parameters_of(builder)
     changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
-    for argument, value in kwargs.items():
-        if argument not in parameters:
-            raise TypeError(unknown_name(f"argument of objective {name!r}", argument, [*parameters, *CHANGES]))
-        if argument in ("projector", "predictor") and not isinstance(value, (MLP, NoneType)):
-            kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{name}.{argument}")
-    for argument, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and argument not in kwargs:
-            raise TypeError(f"objective {name!r} needs {argument}=...")
-    objective = objective_builder(name)(**kwargs)
+    for head in ("projector", "predictor"):
+        if head in parameters and not isinstance(kwargs.get(head), (MLP, NoneType)):
+            kwargs[head] = _override(parameters[head].default or MLP(), kwargs[head], f"{name}.{head}")
+    objective = build("objective", {name: builder}, {"name": name, **kwargs}, also=CHANGES)
     return change_parts(objective, changes) if changes else objective
 
 
 def _override(default: MLP, changes: Any, where: str) -> MLP:
+    """The default with the fields that a config changes."""
     if not isinstance(changes, Mapping):
         raise TypeError(f"{where} must be an MLP or a mapping of its fields, e.g. {{'out': 64}}, got {changes!r}")
     fields = [field.name for field in dataclasses.fields(MLP)]
