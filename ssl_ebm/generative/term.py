@@ -31,7 +31,7 @@ def create_head(config: GenerativeConfig, encoder: Encoder, *, dim: int, energy:
 
 
 def flip_half(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Each image mirrored with probability ½."""
+    """The images, each mirrored with probability ½."""
     mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     return torch.where(each(mirrored, images), images.flip(-1), images)
 
@@ -79,6 +79,7 @@ class Generative(Term):
         ValueError: A BatchNorm in the energy's networks, or settings that do not go together.
     """
 
+    alarm: Alarm
     subject = "the energy of images"
     remedy = "take more sampler steps or a generative.loss.energy_penalty"
 
@@ -176,8 +177,7 @@ class Generative(Term):
         terms = estimate.terms | self._measure(positive, negative, chains, estimate.loss)
         if chains is not None and draw is not None:
             terms |= self._chain_terms(chains, draw)
-        if self.is_logged:
-            terms |= self._gradient_terms(model.encoder, step.loss, estimate.loss)
+        terms |= self._gradient_terms(model.encoder, step.loss, estimate.loss)
         loss = step.loss + self.weight * estimate.loss
         return Step(loss, step.terms | {f"image_{name}": value for name, value in terms.items()})
 
@@ -219,8 +219,8 @@ class Generative(Term):
         return draw, chains
 
     def _gradient_terms(self, encoder: Encoder, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-        """The cosine of two losses' gradients by the encoder's parameters, where both losses have one."""
-        if not (first.requires_grad and second.requires_grad):
+        """In logged updates, the cosine of two losses' gradients by the encoder's parameters, if both have one."""
+        if not (self.is_logged and first.requires_grad and second.requires_grad):
             return {}
         return gradient_cosine(first, second, [p for p in encoder.parameters() if p.requires_grad])
 
@@ -228,16 +228,15 @@ class Generative(Term):
     def _measure(
         self, positive: Tensor, negative: Tensor | None, chains: Chains | None, loss: Tensor
     ) -> dict[str, Tensor]:
-        """Measurements of divergence and the loss itself, which the alarm sees, too."""
+        """Measurements of divergence, and the loss; the alarm watches both."""
         images, drift = (None, None) if chains is None else (chains.x, chains.drift)
         values = measure(positive.detach(), negative, images, drift) | {"loss": loss.detach()}
-        assert self.alarm is not None
         self.alarm.watch(divergence_sign(to_floats(values)))
         return values
 
     @torch.no_grad()
     def _chain_terms(self, chains: Chains, draw: Draw) -> dict[str, Tensor]:
-        """The last step's drift in units of its noise, σ √d; age; acceptance."""
+        """Drift of the chains' last step in units of its noise, σ √d; their mean age; the share of accepted steps."""
         terms: dict[str, Any] = {}
         if (noise := getattr(self.sampler, "noise", 0.0)) and chains.drift is not None:
             terms["drift_over_noise"] = chains.drift / (noise * chains.x[0].numel() ** 0.5)

@@ -1,4 +1,4 @@
-"""Stop between two updates, not within one: what is saved then is a state that the run had."""
+"""A request to stop, by Ctrl-C or SIGTERM, that the loop answers between two updates, where it can save its state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """While it is entered, the first SIGINT or SIGTERM sets `requested`; a second one takes its usual course."""
+    """A context in which the first SIGINT or SIGTERM sets `requested`; a second one takes its usual course.
+
+    Outside of the main thread, where Python handles no signals, `requested` stays False.
+    """
 
     def __init__(self) -> None:
         self.requested = False

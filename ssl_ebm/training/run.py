@@ -66,7 +66,7 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
+        """Updates of the whole run, at least one."""
         return max(1, round(self.config.training.epochs * self.steps_per_epoch))
 
     def is_due(self, every: int, step: int) -> bool:
@@ -75,7 +75,13 @@ class Run:
 
 
 def prepare(config: Config, *, local_rank: int = 0, resume: bool = False) -> Run:
-    """Check everything, load the data, build networks and optimiser; before the first step."""
+    """Check a config, load its data, build its networks and optimiser; resumed, with the last checkpoint's state.
+
+    Raises:
+        FileExistsError: The run directory exists and `resume` is False.
+        FileNotFoundError: There is no checkpoint to resume from.
+        ValueError: Anything that the config asks for and cannot be had.
+    """
     directory = RunDirectory(Path(config.run_dir))
     objective_arguments(config.objective["name"])  # a wrong name fails before the data is read
     if directory.path.exists() and any(directory.path.iterdir()) and not resume:
@@ -104,7 +110,7 @@ def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]
 
 
 def _with_bank(config: Config, splits: Splits) -> Config:
-    """Fill in the number of training images where an objective remembers each of them."""
+    """The config with `objective.bank_size`, the number of training images, where an objective remembers each."""
     count = len(splits.train) + len(splits.validation)
     if "bank_size" not in objective_arguments(config.objective["name"]):
         return config
