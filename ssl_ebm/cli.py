@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import logging
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 DESCRIPTION = """\
 Self-supervised representation learning framed as energy-based models.
@@ -97,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line on stderr and exit code 2."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    logger, terminal = logging.getLogger("ssl_ebm"), _Terminal()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(terminal)
     try:
         return _COMMANDS[options.command](options)
     except KeyboardInterrupt as interrupt:
@@ -107,6 +113,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ssl-ebm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    finally:
+        logger.removeHandler(terminal)
+
+
+class _Terminal(logging.Handler):
+    """Writes messages above the progress bars: warnings to stderr, others to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+        stream.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

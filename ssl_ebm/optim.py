@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from timm.optim import Lars, param_groups_weight_decay
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from ssl_ebm.registry import unknown_name
@@ -93,6 +94,15 @@ def create_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> O
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     adapted = [{**group, "always_adapt": group is decayed} for group in groups]
     return Lars(adapted, lr=config.lr, momentum=config.momentum, trust_coeff=0.001)
+
+
+def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> Float[Tensor, ""]:
+    """Scale all gradients to the norm `clip_norm` where theirs is larger; returns the norm they had."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    return norm
 
 
 def learning_rate(step: int, *, total: int, warmup: int, config: OptimizerConfig) -> float:

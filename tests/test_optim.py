@@ -7,7 +7,7 @@ import torch
 from small import small_objective
 from torch import nn
 
-from ssl_ebm.optim import OptimizerConfig, create_optimizer, learning_rate, parameter_groups
+from ssl_ebm.optim import OptimizerConfig, clip_gradients, create_optimizer, learning_rate, parameter_groups
 
 
 def network() -> nn.Module:
@@ -139,3 +139,16 @@ def test_learning_rate_at_the_edges() -> None:
 def test_mistakes_name_the_key(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(**arguments)
+
+
+@pytest.mark.parametrize(("clip_norm", "scale"), [(None, 1.0), (20.0, 1.0), (1.0, 0.1)])
+def test_gradients_are_clipped_to_a_norm_over_all_parameters(clip_norm, scale):
+    gradients = [torch.tensor([[6.0]]), torch.tensor([8.0, 0.0])]
+    parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    unused = torch.nn.Parameter(torch.zeros(1))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer = torch.optim.SGD([{"params": parameters[:1]}, {"params": [*parameters[1:], unused]}], lr=1.0)
+    assert clip_gradients(optimizer, clip_norm).item() == pytest.approx(10.0)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, scale * gradient, rtol=1e-5, atol=0)

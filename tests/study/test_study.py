@@ -194,11 +194,11 @@ def test_jobs_go_side_by_side_on_their_cores(tmp_path):
         assert (tmp_path / name).read_text() == "1" and (tmp_path / f"{name}.log").read_text() == f"[{core}]\n"
 
 
-def test_a_failed_job_is_named_with_its_reason_and_the_rest_goes_on(tmp_path, capsys):
+def test_a_failed_job_is_named_with_its_reason_and_the_rest_goes_on(tmp_path, caplog):
     jobs = [python("bad", tmp_path, "raise ValueError('no such thing')"), python("good", tmp_path, "print(1)")]
     failed = run_jobs(jobs, [Slot(frozenset({min(_cores())}))])
     assert set(failed) == {"bad"} and failed["bad"].startswith("ValueError: no such thing (exit code 1, see ")
-    assert "bad failed: ValueError: no such thing" in capsys.readouterr().out  # when it happens, not at the end
+    assert "bad failed: ValueError: no such thing" in caplog.text  # when it happens, not at the end
     assert (tmp_path / "good.log").read_text() == "1\n"
 
 
