@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
-from ssl_ebm.data.image_files import (DataError, check_memory, class_files, find_idx, read_idx, read_images)
+from ssl_ebm.data.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
 from ssl_ebm.registry import unknown_name
 from ssl_ebm.data.stratified import stratified_sample
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ssl_ebm.data.augmentation import (Augmentation, Operation, Range, Transform, check_range)
+from ssl_ebm.data.augmentation import Augmentation, Operation, Range, Transform, check_range
 from ssl_ebm.registry import unknown_name
 
 CHUNK = 2**19  # values in work at a time on the CPU: intermediate results stay in its caches
