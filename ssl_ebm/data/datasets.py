@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision import datasets
 
 from ssl_ebm.data.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
-from ssl_ebm.registry import unknown_name
+from ssl_ebm.data.resize import resize
 from ssl_ebm.data.stratified import stratified_sample
+from ssl_ebm.registry import unknown_name
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -152,16 +152,13 @@ def _split(labels: Int64[Tensor, " n"], parts: dict[str, Tensor], config: DataCo
 def _splits(train: Images, test: Images, config: DataConfig, source: str) -> Splits:
     """Splits images that are in memory, and resizes them where asked."""
     images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
-    own_size, size = images.shape[-1], config.image_size or images.shape[-1]
+    size = config.image_size or images.shape[-1]
     given = {"train": torch.arange(len(train)), "test": torch.arange(len(train), len(labels))}
     parts = _split(labels, given, config)
     check_memory(sum(map(len, parts.values())), images.shape[1], size)
     splits = {}
     for name, rows in parts.items():
-        part = images[rows]
-        if size != own_size:
-            part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        splits[name] = Images(part, labels[rows], train.classes)
+        splits[name] = Images(resize(images[rows], size), labels[rows], train.classes)
     return Splits(**splits, name=config.name, source=source)
 
 
@@ -218,8 +215,6 @@ def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], which: d
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"dtype\(\): align")  # NumPy 2.4.0 to 2.4.4, of CIFAR's old pickles
             return dataset(Path(config.root).expanduser(), download=config.download, **which)
-    except ImportError as error:
-        raise DataError(f"{config.name} cannot be read ({error}): install that module") from error
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         online = f"go online ({' '.join(str(error).split())})" if config.download else "set download=true"
         raise DataError(f"{config.name} is missing or damaged: {remedy}, or {online}") from error

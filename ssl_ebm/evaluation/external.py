@@ -19,10 +19,10 @@ import timm
 import torch
 from timm.models import load_state_dict
 from torch import Tensor
-from torch.nn import functional as F
 
 from ssl_ebm.config import TrainingConfig
 from ssl_ebm.data.datasets import DataConfig, load_data
+from ssl_ebm.data.resize import resize
 from ssl_ebm.devices import choose_compute
 from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split, extract
 from ssl_ebm.evaluation.features.files import read_features
@@ -178,12 +178,7 @@ def _with_weights(encoder: Encoder, path: Path, classifier: Any) -> Encoder:
 
 def _encode(encoder: Encoder, images: Tensor) -> Tensor:
     """Features of images in [0, 1] of any size and of 1 or 3 channels."""
-    if images.shape[1] != encoder.in_chans:
-        images = images.mean(1, keepdim=True).expand(-1, encoder.in_chans, -1, -1)
-    size = (encoder.image_size, encoder.image_size)
-    if images.shape[-2:] != size:
-        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-    return encoder(images)
+    return encoder(resize(images, encoder.image_size, channels=encoder.in_chans))
 
 
 def _vacant(out: str | Path, force: bool) -> Path:

@@ -13,8 +13,8 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from ssl_ebm.data.datasets import Splits
+from ssl_ebm.data.resize import resize
 from ssl_ebm.evaluation.energy.of_pairs import ENERGY_IMAGES, evenly_spaced, foreign_sets
-from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.energy.outlier_scores import detection
 from ssl_ebm.evaluation.energy.verification import histograms
 from ssl_ebm.evaluation.probes.classification import classification_scores
@@ -49,7 +49,7 @@ def image_measures(
     size = model.sample_shape[-1]
 
     def resized(images: Tensor) -> Float[Tensor, "n c h w"]:
-        return resize_to(images.float() / 255, splits.in_chans, size).clamp(0, 1)
+        return resize(images.float() / 255, size)
 
     bank = None
     if isinstance(model.head, JointHead):

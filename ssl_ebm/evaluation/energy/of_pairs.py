@@ -15,11 +15,12 @@ from torch import Tensor
 from ssl_ebm.config import Config
 from ssl_ebm.data.datasets import DATASETS, DataConfig, Images, Splits, load_data
 from ssl_ebm.data.image_files import DataError
+from ssl_ebm.data.resize import resize
 from ssl_ebm.data.views import create_views
 from ssl_ebm.energies.pairwise import Cosine, Energy
 from ssl_ebm.evaluation.energy.calibration import calibrate
 from ssl_ebm.evaluation.energy.information import information
-from ssl_ebm.evaluation.energy.outlier_images import COUNT, outlier_sets, resize_to, to_bytes
+from ssl_ebm.evaluation.energy.outlier_images import COUNT, outlier_sets
 from ssl_ebm.evaluation.energy.outlier_scores import Mahalanobis, detection, free_energies, knn_distances
 from ssl_ebm.evaluation.energy.strength import strength
 from ssl_ebm.evaluation.energy.verification import verify
@@ -171,7 +172,7 @@ def foreign_sets(config: DataConfig, splits: Splits, *, size: int | None = None)
             other = load_data(DataConfig(name=name, root=config.root, limit=5 * COUNT, download=False)).test
         except DataError:
             continue
-        sets[name] = to_bytes(resize_to(other.images.float() / 255, splits.in_chans, size))
+        sets[name] = resize(other.images, size, channels=splits.in_chans)
     return sets
 
 

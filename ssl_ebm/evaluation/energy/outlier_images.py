@@ -1,8 +1,7 @@
-"""Images that are of no data set: noise, textures, and digits where scikit-learn is installed."""
+"""Sets of foreign images that need no files: noise, textures and small digits, which no model of photographs learns."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import torch
@@ -10,26 +9,28 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-COUNT = 1000  # of each set
+from ssl_ebm.data.resize import resize
+
+COUNT = 1000  # images of each set
 
 
 def outlier_sets(channels: int, size: int, *, count: int = COUNT) -> dict[str, UInt8[Tensor, "n c h w"]]:
-    """`noise` (Gaussian, mean ½, σ ¼), `uniform`, `textures`, and `digits` if scikit-learn is there.
+    """Sets of foreign images that need no files; they are the same on every call.
 
-    They are the same on every call.
+    `noise` is Gaussian (mean ½, σ ¼), `uniform` is uniform in each pixel, `textures` are drawn by the function of that
+    name, and `digits` are the handwritten digits of 8×8 pixels that come with scikit-learn.
     """
+    from sklearn.datasets import load_digits  # here, since it takes a second to import
+
     generator = torch.Generator().manual_seed(0)
     shape = (count, channels, size, size)
+    digits = torch.from_numpy(load_digits().images[:count]).float()[:, None] / 16
     sets = {
         "noise": torch.randn(shape, generator=generator) / 4 + 0.5,
         "uniform": torch.rand(shape, generator=generator),
         "textures": textures(count, channels, size, generator),
+        "digits": resize(digits, size, channels=channels),
     }
-    if importlib.util.find_spec("sklearn") is not None:
-        from sklearn.datasets import load_digits
-
-        images = torch.from_numpy(load_digits().images[:count]).float()[:, None] / 16
-        sets["digits"] = resize_to(images, channels, size)
     return {name: to_bytes(images) for name, images in sets.items()}
 
 
@@ -48,20 +49,11 @@ def textures(
     along = torch.cos(angle) * place[:, None] - torch.sin(angle) * place
     first, second = (torch.sin(waves * x + phase) for x, phase in zip((across, along), phases, strict=True))
     coarse = torch.rand(count, 1, max(2, size // 4), max(2, size // 4), generator=generator)
-    soft = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[:, 0] * 2 - 1
+    soft = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[:, 0] * 2 - 1  # a smooth field
     kind = torch.arange(count)[:, None, None] % 3
     weight = torch.where(kind == 0, first, torch.where(kind == 1, (first * second).sign(), soft)) / 2 + 0.5
     low, high = (torch.rand(count, channels, 1, 1, generator=generator) for _ in range(2))
     return low + (high - low) * weight.clamp(0, 1)[:, None]
-
-
-def resize_to(images: Float[Tensor, "n c h w"], channels: int, size: int) -> Tensor:
-    """Resized (antialiased), grey made of colours by their mean or repeated in all channels."""
-    if images.shape[1] != channels:
-        images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-    if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return images
 
 
 def to_bytes(images: Tensor) -> UInt8[Tensor, "n c h w"]:
