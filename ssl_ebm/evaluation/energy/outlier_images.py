@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from ssl_ebm.data.resize import resize
 
-COUNT = 1000  # images of each set
+FOREIGN_IMAGES = 1000  # of each set
 
 
-def outlier_sets(channels: int, size: int, *, count: int = COUNT) -> dict[str, UInt8[Tensor, "n c h w"]]:
+def outlier_sets(channels: int, size: int, *, count: int = FOREIGN_IMAGES) -> dict[str, UInt8[Tensor, "n c h w"]]:
     """Sets of foreign images that need no files; they are the same on every call.
 
     `noise` is Gaussian (mean ½, σ ¼), `uniform` is uniform in each pixel, `textures` are drawn by the function of that
@@ -37,25 +37,29 @@ def outlier_sets(channels: int, size: int, *, count: int = COUNT) -> dict[str, U
 def textures(
     count: int, channels: int, size: int, generator: torch.Generator
 ) -> Float[Tensor, "{count} {channels} {size} {size}"]:
-    """Gratings, checks and soft noise in turn, each between two random colours, of random scale and direction."""
+    """Textures of three kinds in turn, between two random colours: gratings, checks and smooth noise.
+
+    Gratings and checks have a random direction, and 2 waves a picture up to one wave every 6 pixels.
+    """
 
     def rand(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, 1, generator=generator)
 
-    place = torch.linspace(0, 2 * math.pi, size)
+    position = torch.linspace(0, 2 * math.pi, size)
     angle, phases = rand(0.0, math.pi), [rand(0.0, 2 * math.pi) for _ in range(2)]
-    waves = rand(2.0, max(3.0, size / 6))  # a picture, 6 pixels a wave at least
-    across = torch.cos(angle) * place + torch.sin(angle) * place[:, None]
-    along = torch.cos(angle) * place[:, None] - torch.sin(angle) * place
+    waves = rand(2.0, max(3.0, size / 6))
+    across = torch.cos(angle) * position + torch.sin(angle) * position[:, None]
+    along = torch.cos(angle) * position[:, None] - torch.sin(angle) * position
     first, second = (torch.sin(waves * x + phase) for x, phase in zip((across, along), phases, strict=True))
     coarse = torch.rand(count, 1, max(2, size // 4), max(2, size // 4), generator=generator)
-    soft = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[:, 0] * 2 - 1  # a smooth field
+    # no image is resized here: bicubic waves between random heights
+    smooth = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[:, 0] * 2 - 1
     kind = torch.arange(count)[:, None, None] % 3
-    weight = torch.where(kind == 0, first, torch.where(kind == 1, (first * second).sign(), soft)) / 2 + 0.5
+    weight = torch.where(kind == 0, first, torch.where(kind == 1, (first * second).sign(), smooth)) / 2 + 0.5
     low, high = (torch.rand(count, channels, 1, 1, generator=generator) for _ in range(2))
     return low + (high - low) * weight.clamp(0, 1)[:, None]
 
 
 def to_bytes(images: Tensor) -> UInt8[Tensor, "n c h w"]:
-    """From [0, 1] to uint8, what is outside clipped."""
+    """Images in [0, 1] as uint8, values outside of the range clipped."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -70,7 +70,7 @@ def test_energies_of_single_images(splits, head, monkeypatch):
     assert json.loads(json.dumps(found, allow_nan=False)) == found and seen == [12]
     assert found["gradient_cosine"] == pytest.approx(0.2)  # of .9, .5, .1, .3 the last two
     assert {name: sum(counts) for name, counts in found["histograms"].items()} == {
-        **{"test": 40, "samples": module.SAMPLES},
+        **{"test": 40, "samples": module.SAMPLE_CHAINS},
         **{"same": 20, "blank": 9},
     }
     assert found["temperature"] == pytest.approx(0.005) and found["steps"] >= 2
