@@ -28,10 +28,9 @@ from ssl_ebm.evaluation.energy.mistakes import worst_mistakes
 from ssl_ebm.evaluation.energy.of_images import filters, image_measures
 from ssl_ebm.evaluation.energy.of_pairs import (
     ENERGY_IMAGES,
-    OOD_BANK,
-    STRENGTH_IMAGES,
     Encode,
     Views,
+    describe_energies,
     encode_views,
     evenly_spaced,
     held_out,
@@ -41,11 +40,11 @@ from ssl_ebm.evaluation.energy.of_pairs import (
     two_views,
     verification,
 )
+from ssl_ebm.evaluation.features import clusters
 from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split, extract
-from ssl_ebm.evaluation.features.clusters import cluster_scores
 from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.features.health import health
-from ssl_ebm.evaluation.probes.protocols import evaluate_bank
+from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS, evaluate_bank
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
@@ -149,18 +148,9 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "sizes": {name: len(getattr(splits, name)) for name in SPLITS},
         "layer": "backbone, pooled",
         "images": "clean, [0, 1], float32, eval mode",
-        "knn": "cosine, exact, bank = train + validation; headline k = 20, T = .07; choice on validation",
-        "linear": "standardised, multinomial logistic regression, L2 by validation, refit on train + validation",
-        "ridge": "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation",
-        "few_shot": "standardised, length 1, logistic regression at C = 10, 5 nested draws from train, seed 0",
-        "sgd": "where asked: standardised, momentum .9, cosine, 100 epochs, batch 256, rate of 13 by validation, refit",
-        "energy": f"two training views of {len(held_out(splits.test))} test images, all pairs, seed 0; calibration "
-        "fitted on the pairs of one half, reported of the other's, positives and negatives weighing the same",
-        "information": "canonical energy by views of train; K = all these images; JSD's critic fitted by halves",
-        "strength": f"clean against augmented, {min(STRENGTH_IMAGES, len(splits.test))} test images",
-        "ood": f"foreign is positive; bank of {min(OOD_BANK, len(splits.train))} train; free energy at β = 1 and "
-        "at the calibrated β, distance to the 50th neighbour, Mahalanobis without classes; E(x) at the views' size",
-        "clusters": "k-means on unit vectors of test, as many clusters as classes, best of 5 starts",
+        **DESCRIPTIONS,
+        **describe_energies(splits),
+        "clusters": clusters.DESCRIPTION,
         "seed": model.config.seed,
         "step": int(metadata["step"]),
         "finished": metadata["finished"] == "True",
@@ -206,7 +196,7 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
     row = {
         "num_features": bank.test.features.shape[1],
         **probes,
-        "clusters": cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
+        "clusters": clusters.cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
         "health": health(clean, views),
         "energy": verification(Cosine(), views, held_out(test).labels),
     }

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-CALIBRATION_BINS = 15  # of equal width in [0, 1]
+from ssl_ebm.evaluation.probes.classification import CALIBRATION_BINS
+
 NEWTON_STEPS = 100  # at most; about ten are needed
 
 

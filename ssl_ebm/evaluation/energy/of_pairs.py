@@ -21,7 +21,13 @@ from ssl_ebm.energies.pairwise import Cosine, Energy
 from ssl_ebm.evaluation.energy.calibration import calibrate
 from ssl_ebm.evaluation.energy.information import information
 from ssl_ebm.evaluation.energy.outlier_images import FOREIGN_IMAGES, outlier_sets
-from ssl_ebm.evaluation.energy.outlier_scores import Mahalanobis, detection, free_energies, knn_distances
+from ssl_ebm.evaluation.energy.outlier_scores import (
+    SCORED_NEIGHBOUR,
+    Mahalanobis,
+    detection,
+    free_energies,
+    knn_distances,
+)
 from ssl_ebm.evaluation.energy.strength import strength
 from ssl_ebm.evaluation.energy.verification import verify
 from ssl_ebm.evaluation.features.bank import Bank, extract
@@ -31,9 +37,26 @@ ENERGY_IMAGES = 2000  # held-out images whose views are verified: 4 million pair
 CALIBRATION_IMAGES = 5000  # training images whose views calibrate the canonical energy
 STRENGTH_IMAGES = 200  # held-out images that are augmented at every strength
 OOD_BANK = 10_000  # training images that foreign ones are scored against
+VIEWS_SEED = 0
 
 Encode = Callable[[Tensor], Tensor]
 Views = Float[Tensor, "2 n dim"]
+
+
+def describe_energies(splits: Splits) -> dict[str, str]:
+    """Descriptions of the measures of energy on these data, for results and reports."""
+    pairs, strengths, bank = (
+        min(count, len(split))
+        for count, split in ((ENERGY_IMAGES, splits.test), (STRENGTH_IMAGES, splits.test), (OOD_BANK, splits.train))
+    )
+    return {
+        "energy": f"two training views of {pairs} test images, all pairs, seed {VIEWS_SEED}; calibration fitted on the "
+        "pairs of one half, reported of the other's, positives and negatives weighing the same",
+        "information": "canonical energy by views of train; K = all these images; JSD's critic fitted by halves",
+        "strength": f"clean against augmented, {strengths} test images",
+        "ood": f"foreign is positive; bank of {bank} train; free energy at β = 1 and at the calibrated β, distance to "
+        f"the {SCORED_NEIGHBOUR}th neighbour, Mahalanobis without classes; E(x) at the views' size",
+    }
 
 
 def evenly_spaced(total: int, count: int) -> Int64[Tensor, " k"]:
@@ -49,7 +72,7 @@ def held_out(test: Images) -> Images:
 def two_views(config: Config, size: int, images: Tensor) -> Float[Tensor, "2 n c size size"]:
     """Two training views of each image, at the images' size; the same for every run that has these views."""
     views = create_views(**(config.views | {"views": 2, "local_views": 0, "size": size}))
-    return views(images, generator=torch.Generator().manual_seed(0))
+    return views(images, generator=torch.Generator().manual_seed(VIEWS_SEED))
 
 
 @torch.inference_mode()
