@@ -1,4 +1,4 @@
-"""A run -> evaluation.json: probes, energy verification and health, beside what needs no training.
+"""A run -> evaluation.json: probes, energies and health of its encoder, beside baselines that were never trained.
 
 Every row is computed by the same code on the same images: the encoder, the same encoder at its initial weights, and the
 raw pixels. Labels of the validation split choose hyper-parameters; the test split is read once.
@@ -52,7 +52,7 @@ from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import FAMILIES, create_objective
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
 
-GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
+GALLERY_QUERIES, GALLERY_NEIGHBOURS = 8, 7  # images in the report, and neighbours of each
 VERSION = 5  # of the protocol; a change makes stored baselines stale
 
 
@@ -94,8 +94,8 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         "config": dataclasses.asdict(model.config),
     }
     if results["image"] is not None:
-        for name, found in results["image"].pop("ood").items():
-            results["ood"][name]["image_energy"] = found
+        for name, scores in results["image"].pop("ood").items():
+            results["ood"][name]["image_energy"] = scores
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
     if isinstance(model.head, FreeEnergyHead):
         arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
@@ -106,6 +106,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
 
 
 def _with_sgd(run: RunDirectory, results: dict[str, Any]) -> dict[str, Any]:
+    """The results with those of the SGD probe, which is trained where they lack it."""
     row = results["rows"]["encoder"]
     if "sgd" not in row:
         row["sgd"] = sgd_probe(Bank.load(run.features))
@@ -120,13 +121,14 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _fingerprint(path: Path) -> str:
+    """A digest of a file of weights."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: the run has not reached its first checkpoint")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe_objective(config: Config) -> dict[str, Any]:
-    """What the tables say of an objective."""
+    """The properties of an objective that tables state: its energy as a formula, its family, what it reads."""
     name = config.objective["name"]
     objective = create_objective(**config.objective)
     return {
@@ -140,6 +142,7 @@ def describe_objective(config: Config) -> dict[str, Any]:
 
 
 def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint: str) -> dict[str, Any]:
+    """The conditions under which the numbers were measured: data, sizes, a description of each protocol, weights."""
     metadata = load_tensors(run.encoder)[1]
     return {
         "version": VERSION,
@@ -159,7 +162,7 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
 
 
 def _bank(run: RunDirectory, model: EnergyModel, splits: Splits, protocol: dict[str, Any]) -> Bank:
-    """The run's bank: read where it is of these weights, else extracted and kept."""
+    """The run's bank of features: read if its weights are these, else extracted and kept."""
     if (run.features / "protocol.json").is_file():
         bank = Bank.load(run.features)
         if bank.protocol.get("weights") == protocol["weights"]:
@@ -172,19 +175,19 @@ def _bank(run: RunDirectory, model: EnergyModel, splits: Splits, protocol: dict[
 def extract_bank(
     encode: Encode, splits: Splits, device: torch.device | str, protocol: dict[str, Any], name: str = "features"
 ) -> Bank:
-    """Features of all three splits."""
-    parts = {
+    """A bank of the features that an encoder gives of all three splits."""
+    features = {
         split: Split(
             extract(encode, getattr(splits, split).images, device=device, desc=f"{name} of {split}"),
             getattr(splits, split).labels.numpy(),
         )
         for split in SPLITS
     }
-    return Bank(**parts, classes=splits.num_classes, protocol=protocol)
+    return Bank(**features, classes=splits.num_classes, protocol=protocol)
 
 
 def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One row of results, and the test predictions behind it.
+    """The results of one encoder, a row of the tables, and its classifiers' test predictions.
 
     Args:
         bank: Features of the three splits.
@@ -204,7 +207,7 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
 
 
 def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute) -> dict[str, Any]:
-    """The rows of the initial encoder and of raw pixels, computed once for all runs side by side."""
+    """Results of the initial encoder and of raw pixels; runs in one folder share them if data and views are equal."""
     config = model.config
     data = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "root"}
     shared = {"version": VERSION, "data": data, "views": config.views}
@@ -246,19 +249,19 @@ def _baseline(
 
 @torch.inference_mode()
 def gallery(model: EnergyModel, test: Images) -> dict[str, np.ndarray]:
-    """Test images with their neighbours of lowest energy among other test images, for the report's pictures."""
+    """Arrays for the report's pictures: test images with their neighbours of lowest energy, and the worst mistakes."""
     test = held_out(test)
     count, scorer = len(test), copy.deepcopy(model.scorer).cpu()
     queries = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()][:GALLERY_QUERIES]
     embeddings = encode_views(model.embed, test.images[None].float() / 255)[0]
     index = EnergyIndex(scorer, embeddings)
-    energies, positions = index.search(embeddings[queries], min(GALLERY_SIZE + 1, count))
+    energies, positions = index.search(embeddings[queries], min(GALLERY_NEIGHBOURS + 1, count))
     for row, query in enumerate(queries):  # the query first, also where another image has a lower energy with it
         others = positions[row] != query
         others[-1] &= not bool(others.all())
-        own = scorer.paired(embeddings[[query]], embeddings[[query]])
+        energy_with_itself = scorer.paired(embeddings[[query]], embeddings[[query]])
         positions[row] = torch.cat([torch.tensor([query]), positions[row][others]])
-        energies[row] = torch.cat([own, energies[row][others]])
+        energies[row] = torch.cat([energy_with_itself, energies[row][others]])
     pairs, lowest = worst_mistakes(lambda rows: scorer.cross(embeddings[rows], embeddings), test.labels)
     return {
         "images": test.images[positions].numpy(),
