@@ -1,4 +1,4 @@
-"""A run -> evaluation.json: probes, energy verification and health, beside what needs no training.
+"""A run -> evaluation.json: probes, energies and health of its encoder, beside baselines that were never trained.
 
 Every row is computed by the same code on the same images: the encoder, the same encoder at its initial weights, and the
 raw pixels. Labels of the validation split choose hyper-parameters; the test split is read once.
@@ -28,10 +28,9 @@ from ssl_ebm.evaluation.energy.mistakes import worst_mistakes
 from ssl_ebm.evaluation.energy.of_images import filters, image_measures
 from ssl_ebm.evaluation.energy.of_pairs import (
     ENERGY_IMAGES,
-    OOD_BANK,
-    STRENGTH_IMAGES,
     Encode,
     Views,
+    describe_energies,
     encode_views,
     evenly_spaced,
     held_out,
@@ -41,11 +40,11 @@ from ssl_ebm.evaluation.energy.of_pairs import (
     two_views,
     verification,
 )
+from ssl_ebm.evaluation.features import clusters
 from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split, extract
-from ssl_ebm.evaluation.features.clusters import cluster_scores
 from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.features.health import health
-from ssl_ebm.evaluation.probes.protocols import evaluate_bank
+from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS, evaluate_bank
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
@@ -53,7 +52,7 @@ from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import FAMILIES, create_objective
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
 
-GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
+GALLERY_QUERIES, GALLERY_NEIGHBOURS = 8, 7  # images in the report, and neighbours of each
 VERSION = 5  # of the protocol; a change makes stored baselines stale
 
 
@@ -95,8 +94,8 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         "config": dataclasses.asdict(model.config),
     }
     if results["image"] is not None:
-        for name, found in results["image"].pop("ood").items():
-            results["ood"][name]["image_energy"] = found
+        for name, scores in results["image"].pop("ood").items():
+            results["ood"][name]["image_energy"] = scores
     arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
     if isinstance(model.head, FreeEnergyHead):
         arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
@@ -107,6 +106,7 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
 
 
 def _with_sgd(run: RunDirectory, results: dict[str, Any]) -> dict[str, Any]:
+    """The results with those of the SGD probe, which is trained where they lack it."""
     row = results["rows"]["encoder"]
     if "sgd" not in row:
         row["sgd"] = sgd_probe(Bank.load(run.features))
@@ -121,13 +121,14 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _fingerprint(path: Path) -> str:
+    """A digest of a file of weights."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: the run has not reached its first checkpoint")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe_objective(config: Config) -> dict[str, Any]:
-    """What the tables say of an objective."""
+    """The properties of an objective that tables state: its energy as a formula, its family, what it reads."""
     name = config.objective["name"]
     objective = create_objective(**config.objective)
     return {
@@ -141,6 +142,7 @@ def describe_objective(config: Config) -> dict[str, Any]:
 
 
 def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint: str) -> dict[str, Any]:
+    """The conditions under which the numbers were measured: data, sizes, a description of each protocol, weights."""
     metadata = load_tensors(run.encoder)[1]
     return {
         "version": VERSION,
@@ -149,18 +151,9 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "sizes": {name: len(getattr(splits, name)) for name in SPLITS},
         "layer": "backbone, pooled",
         "images": "clean, [0, 1], float32, eval mode",
-        "knn": "cosine, exact, bank = train + validation; headline k = 20, T = .07; choice on validation",
-        "linear": "standardised, multinomial logistic regression, L2 by validation, refit on train + validation",
-        "ridge": "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation",
-        "few_shot": "standardised, length 1, logistic regression at C = 10, 5 nested draws from train, seed 0",
-        "sgd": "where asked: standardised, momentum .9, cosine, 100 epochs, batch 256, rate of 13 by validation, refit",
-        "energy": f"two training views of {len(held_out(splits.test))} test images, all pairs, seed 0; calibration "
-        "fitted on the pairs of one half, reported of the other's, positives and negatives weighing the same",
-        "information": "canonical energy by views of train; K = all these images; JSD's critic fitted by halves",
-        "strength": f"clean against augmented, {min(STRENGTH_IMAGES, len(splits.test))} test images",
-        "ood": f"foreign is positive; bank of {min(OOD_BANK, len(splits.train))} train; free energy at β = 1 and "
-        "at the calibrated β, distance to the 50th neighbour, Mahalanobis without classes; E(x) at the views' size",
-        "clusters": "k-means on unit vectors of test, as many clusters as classes, best of 5 starts",
+        **DESCRIPTIONS,
+        **describe_energies(splits),
+        "clusters": clusters.DESCRIPTION,
         "seed": model.config.seed,
         "step": int(metadata["step"]),
         "finished": metadata["finished"] == "True",
@@ -169,7 +162,7 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
 
 
 def _bank(run: RunDirectory, model: EnergyModel, splits: Splits, protocol: dict[str, Any]) -> Bank:
-    """The run's bank: read where it is of these weights, else extracted and kept."""
+    """The run's bank of features: read if its weights are these, else extracted and kept."""
     if (run.features / "protocol.json").is_file():
         bank = Bank.load(run.features)
         if bank.protocol.get("weights") == protocol["weights"]:
@@ -182,19 +175,19 @@ def _bank(run: RunDirectory, model: EnergyModel, splits: Splits, protocol: dict[
 def extract_bank(
     encode: Encode, splits: Splits, device: torch.device | str, protocol: dict[str, Any], name: str = "features"
 ) -> Bank:
-    """Features of all three splits."""
-    parts = {
+    """A bank of the features that an encoder gives of all three splits."""
+    features = {
         split: Split(
             extract(encode, getattr(splits, split).images, device=device, desc=f"{name} of {split}"),
             getattr(splits, split).labels.numpy(),
         )
         for split in SPLITS
     }
-    return Bank(**parts, classes=splits.num_classes, protocol=protocol)
+    return Bank(**features, classes=splits.num_classes, protocol=protocol)
 
 
 def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One row of results, and the test predictions behind it.
+    """The results of one encoder, a row of the tables, and its classifiers' test predictions.
 
     Args:
         bank: Features of the three splits.
@@ -206,7 +199,7 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
     row = {
         "num_features": bank.test.features.shape[1],
         **probes,
-        "clusters": cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
+        "clusters": clusters.cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
         "health": health(clean, views),
         "energy": verification(Cosine(), views, held_out(test).labels),
     }
@@ -214,7 +207,7 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
 
 
 def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute) -> dict[str, Any]:
-    """The rows of the initial encoder and of raw pixels, computed once for all runs side by side."""
+    """Results of the initial encoder and of raw pixels; runs in one folder share them if data and views are equal."""
     config = model.config
     data = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "root"}
     shared = {"version": VERSION, "data": data, "views": config.views}
@@ -256,19 +249,19 @@ def _baseline(
 
 @torch.inference_mode()
 def gallery(model: EnergyModel, test: Images) -> dict[str, np.ndarray]:
-    """Test images with their neighbours of lowest energy among other test images, for the report's pictures."""
+    """Arrays for the report's pictures: test images with their neighbours of lowest energy, and the worst mistakes."""
     test = held_out(test)
     count, scorer = len(test), copy.deepcopy(model.scorer).cpu()
     queries = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()][:GALLERY_QUERIES]
     embeddings = encode_views(model.embed, test.images[None].float() / 255)[0]
     index = EnergyIndex(scorer, embeddings)
-    energies, positions = index.search(embeddings[queries], min(GALLERY_SIZE + 1, count))
+    energies, positions = index.search(embeddings[queries], min(GALLERY_NEIGHBOURS + 1, count))
     for row, query in enumerate(queries):  # the query first, also where another image has a lower energy with it
         others = positions[row] != query
         others[-1] &= not bool(others.all())
-        own = scorer.paired(embeddings[[query]], embeddings[[query]])
+        energy_with_itself = scorer.paired(embeddings[[query]], embeddings[[query]])
         positions[row] = torch.cat([torch.tensor([query]), positions[row][others]])
-        energies[row] = torch.cat([own, energies[row][others]])
+        energies[row] = torch.cat([energy_with_itself, energies[row][others]])
     pairs, lowest = worst_mistakes(lambda rows: scorer.cross(embeddings[rows], embeddings), test.labels)
     return {
         "images": test.images[positions].numpy(),

@@ -16,8 +16,8 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from ssl_ebm.data.datasets import Images, load_data
+from ssl_ebm.data.resize import resize
 from ssl_ebm.evaluation.energy.of_pairs import evenly_spaced
-from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.features.frechet import frechet_distance
 from ssl_ebm.generative.draw_images import Samples
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
@@ -130,7 +130,8 @@ def _distances(judge: EnergyModel, reference: Tensor, *sets: Tensor) -> list[flo
     channels, size = judge.encoder.in_chans, judge.encoder.image_size
 
     def features(images: Tensor) -> Tensor:
-        return torch.cat([judge.features(resize_to(part, channels, size).clamp(0, 1)) for part in images.split(500)])
+        resized = resize(images.clamp(0, 1), size, channels=channels)
+        return torch.cat([judge.features(part) for part in resized.split(500)])
 
     known = features(reference)
     return [frechet_distance(features(images), known) for images in sets]
@@ -139,9 +140,7 @@ def _distances(judge: EnergyModel, reference: Tensor, *sets: Tensor) -> list[flo
 def _resized(model: EnergyModel, split: Images, count: int) -> Float[Tensor, "n c h w"]:
     """Images of a split in [0, 1], from all over it, at the size that the run was trained on."""
     images = split.images[evenly_spaced(len(split), count)].float() / 255
-    size = model.sample_shape[1:]
-    resized = images if images.shape[2:] == size else F.interpolate(images, size, mode="area")
-    return resized.clamp(0, 1).to(model.device)
+    return resize(images, model.sample_shape[-1]).to(model.device)
 
 
 def grid(blocks: list[Float[Tensor, "_ c h w"]], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:

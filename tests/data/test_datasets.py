@@ -4,7 +4,6 @@ import http.server
 import pickle
 import socket
 import struct
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -15,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 from torchvision import datasets
 
 from ssl_ebm.data import datasets as data
-from ssl_ebm.data.datasets import DataConfig, Splits, draw, load_data
+from ssl_ebm.data.datasets import DataConfig, Splits, load_data
 from ssl_ebm.data.image_files import DataError, read_idx, read_image
+from ssl_ebm.data.stratified import stratified_sample
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -123,7 +124,7 @@ def random_labels(seed: int) -> torch.Tensor:
 def test_a_sample_is_exact_and_proportional(seed: int) -> None:
     labels = random_labels(seed)
     for total in (0, 1, 10, len(labels) // 2, len(labels)):
-        index = draw(labels, total, np.random.RandomState(seed))
+        index = stratified_sample(labels, total, np.random.RandomState(seed))
         assert len(index) == total
         assert (index.diff() > 0).all()
         share = labels.bincount(minlength=7) * total / len(labels)
@@ -136,7 +137,7 @@ def test_a_sample_keeps_its_bounds(seed: int) -> None:
     most = labels.bincount(minlength=7) - 1
     lowest = most.clamp(max=5)
     for total in (1, 30, 100, len(labels)):
-        index = draw(labels, total, np.random.RandomState(seed), least=5, spare=1)
+        index = stratified_sample(labels, total, np.random.RandomState(seed), least=5, spare=1)
         got = labels[index].bincount(minlength=7)
         assert ((lowest <= got) & (got <= most)).all()
         assert len(index) == min(max(total, int(lowest.sum())), int(most.sum()))
@@ -144,10 +145,10 @@ def test_a_sample_keeps_its_bounds(seed: int) -> None:
 
 def test_samples_of_one_seed_are_nested_and_never_change() -> None:
     labels = torch.arange(100) % 4
-    small, large = (draw(labels, total, np.random.RandomState(0)) for total in (12, 40))
+    small, large = (stratified_sample(labels, total, np.random.RandomState(0)) for total in (12, 40))
     assert small.tolist() == [2, 16, 24, 26, 53, 55, 73, 75, 86, 92, 93, 95]
     assert set(small.tolist()) < set(large.tolist())
-    assert not torch.equal(small, draw(labels, 12, np.random.RandomState(1)))
+    assert not torch.equal(small, stratified_sample(labels, 12, np.random.RandomState(1)))
 
 
 # MNIST-like files
@@ -400,13 +401,12 @@ def test_cifar_is_downloaded(tmp_path: Path, server: tuple, monkeypatch: pytest.
 
 
 def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scipy_io = pytest.importorskip("scipy.io")
     pixels = np.random.RandomState(0).randint(0, 256, size=(32, 32, 3, 40)).astype(np.uint8)
     labels = np.arange(40)[:, None] % 10 + 1  # the format writes the digit 0 as 10
     checks = {}
     for part in ("train", "test"):
         path = tmp_path / f"{part}_32x32.mat"
-        scipy_io.savemat(path, {"X": pixels, "y": labels})
+        savemat(path, {"X": pixels, "y": labels})
         checks[part] = ["", path.name, md5(path.read_bytes()).hexdigest()]
     monkeypatch.setattr(datasets.SVHN, "split_list", checks)
     config = DataConfig(name="svhn", root=str(tmp_path))
@@ -414,8 +414,6 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes(splits) == (36, 4, 40) and splits.train.classes == tuple("0123456789")
     assert torch.equal(splits.test.images, torch.from_numpy(pixels).permute(3, 2, 0, 1))
     assert splits.test.labels.tolist() == [(i + 1) % 10 for i in range(40)]
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    assert error_of(config).startswith("svhn cannot be read (") and "scipy" in error_of(config)
 
 
 def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

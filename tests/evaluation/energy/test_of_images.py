@@ -8,9 +8,9 @@ import torch
 
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import Images, Splits
+from ssl_ebm.data.resize import resize
 from ssl_ebm.evaluation.energy import of_images as module
 from ssl_ebm.evaluation.energy.of_images import image_measures
-from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.energy.verification import histograms
 from ssl_ebm.generative.term import create_head
 from ssl_ebm.model import EnergyModel
@@ -66,13 +66,13 @@ def test_energies_of_single_images(splits, head, monkeypatch):
     assert json.loads(json.dumps(found, allow_nan=False)) == found and seen == [12]
     assert found["gradient_cosine"] == pytest.approx(0.2)  # of .9, .5, .1, .3 the last two
     assert {name: sum(counts) for name, counts in found["histograms"].items()} == {
-        **{"test": 40, "samples": module.SAMPLES},
+        **{"test": 40, "samples": module.SAMPLE_CHAINS},
         **{"same": 20, "blank": 9},
     }
     assert found["temperature"] == pytest.approx(0.005) and found["steps"] >= 2
     assert 0.3 < found["ood"]["same"]["auroc"] < 0.7  # test images are not foreign
     assert found["std"]["blank"] == pytest.approx(0, abs=1e-5)
-    x, bank = (resize_to(part.images.float() / 255, 1, 12) for part in (splits.test, splits.train))
+    x, bank = (resize(part.images.float() / 255, 12) for part in (splits.test, splits.train))
     with torch.no_grad():
         expected = model.image_energy(x, bank=bank if head == "joint" else None)
     assert found["mean"]["test"] == pytest.approx(float(expected.mean()), rel=1e-5)
@@ -83,7 +83,7 @@ def test_the_logits_head_is_judged_as_a_classifier(splits, monkeypatch):
     model = build(splits, "logits")
     found = image_measures(model, splits)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    x = resize_to(splits.test.images.float() / 255, 1, 12)
+    x = resize(splits.test.images.float() / 255, 12)
     logits = model.projector(model.encoder.at_any_size(x))
     assert found["classifier"]["top1"] == pytest.approx(float((logits.argmax(1) == splits.test.labels).float().mean()))
     assert 0 <= found["classifier"]["ece"] <= 1
