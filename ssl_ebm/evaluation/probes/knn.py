@@ -25,8 +25,11 @@ class KnnResult:
     Attributes:
         ks: As asked for, ascending.
         ks_used: Those, clipped to the bank's size.
+        temperatures: T, ascending.
         weighted: Accuracy for each (k, T), weights exp(s/T).
         uniform: Accuracy for each k, one vote a neighbour.
+        bank_size: Images whose labels vote.
+        queries: Images classified.
         bank_zeros: Feature vectors that are zero, whose similarity with everything is 0; many mean a collapse.
         query_zeros: The same among the queries.
     """
