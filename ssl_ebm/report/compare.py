@@ -23,9 +23,11 @@ from ssl_ebm.report.page.page import page
 from ssl_ebm.report.runs import Run, Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
 from ssl_ebm.report.summary import summarise
+from ssl_ebm.report.tables.further import sheets
+from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.markdown import markdown
-from ssl_ebm.report.tables.measures import COLUMNS, sheets
-from ssl_ebm.report.tables.text import Row, plain_text
+from ssl_ebm.report.tables.measures import MEASURES
+from ssl_ebm.report.tables.text import plain_text
 from ssl_ebm.run_directory import RunDirectory, write_atomically, write_json
 
 
@@ -91,7 +93,7 @@ class Comparison:
             "rows": [
                 {"name": row.name, "baseline": row.baseline, "marks": list(row.marks), "trials": dict(row.trials)}
                 | dict(row.values)
-                | {"half_width": {c.key: w for c in COLUMNS if (w := row.half_width(c)) is not None}}
+                | {"half_width": {m.key: w for m in MEASURES if (w := row.half_width(m)) is not None}}
                 for row in self.rows
             ],
             "tables": {key: sheet.as_dict() for key, sheet in sheets(group(self.runs, self.study)).items()},

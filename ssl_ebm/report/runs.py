@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -74,8 +76,7 @@ class Group:
 
     def values(self, *path: str) -> list[float]:
         """The numbers at a path of the runs' results, of the runs that have one."""
-        found = [lookup(run.results, *path) for run in self.runs]
-        return [float(value) for value in found if isinstance(value, (int, float))]
+        return numbers(lookup(run.results, *path) for run in self.runs)
 
 
 def family(run: Run) -> str:
@@ -90,6 +91,11 @@ def lookup(results: Any, *path: str) -> Any:
             return None
         results = results[key]
     return results
+
+
+def numbers(values: Iterable[Any]) -> list[float]:
+    """Those of the values that are numbers."""
+    return [float(value) for value in values if isinstance(value, (int, float))]
 
 
 def group(runs: Sequence[Run], study: Study | None = None) -> list[Group]:
@@ -154,6 +160,13 @@ class Run:
         if known:
             return known[-1]["epoch"] * step / known[-1]["step"]
         return self.results["config"]["training"]["epochs"] if self.results["protocol"]["finished"] else None
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """Its results and, under `run`, its `family`, `epochs` and `images_per_second`, the median in training."""
+        speeds = numbers(line.get("images_per_second") for line in self.metrics)
+        speed = median(speeds) if speeds else None
+        return {**self.results, "run": {"family": family(self), "epochs": self.epochs, "images_per_second": speed}}
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """A metric by epoch."""

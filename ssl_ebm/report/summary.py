@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from ssl_ebm.report.runs import Run
-from ssl_ebm.report.tables.measures import COLUMNS
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.tables.intervals import Row
+from ssl_ebm.report.tables.measures import measure_of, shown_in, trials
 
 SYMBOLS = "*†‡§¶"
 MARKS = {  # of a row, in the order in which symbols are given
@@ -47,52 +46,30 @@ def _marks(run: Run) -> list[str]:
 
 
 def _run_row(run: Run, marks: tuple[str, ...]) -> Row:
-    results = run.results
-    speeds = [line["images_per_second"] for line in run.metrics if line.get("images_per_second") is not None]
-    values = {
-        "objective": results["objective"]["name"],
-        "family": results["objective"]["family"].replace("_", "-"),
-        "epochs": run.epochs,
-        "speed": median(speeds) if speeds else None,
-    }
-    measured, trials = _measured(results["rows"]["encoder"], results["energy"]["trained"])
-    pairs = json.dumps(results["config"]["views"], sort_keys=True)
-    return Row(name=run.name, marks=marks, values=values | measured, trials=trials, pairs=pairs)
-
-
-def _measured(row: Mapping[str, Any], energy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Values and trials of a row of evaluation.json."""
-    values = {
-        "knn": row["knn"]["headline"]["accuracy"],
-        "linear": row["linear"]["test"]["top1"],
-        "auroc": energy["anchor_auroc"],
-        "auroc_global": energy["global_auroc"],
-        "d_prime": energy["d_prime"],
-        "recall": energy["recall"]["1"],
-        "rankme": row["health"]["rankme"],
-    }
-    return values, {"test": row["linear"]["test"]["size"], "energy": energy["images"]}
+    values = {measure.key: measure.read(run.facts) for measure in shown_in("results")}
+    pairs = json.dumps(run.results["config"]["views"], sort_keys=True)
+    return Row(name=run.name, marks=marks, values=values, trials=trials(run.results), pairs=pairs)
 
 
 def _baseline_rows(runs: Sequence[Run], marks: tuple[str, ...]) -> list[Row]:
     """One row for each untrained encoder and views, one for raw pixels and views; named by what differs."""
-    found: dict[str, dict[str, tuple[dict[str, str], Mapping[str, Any]]]] = {}
+    found: dict[str, dict[str, tuple[dict[str, str], Run]]] = {}
     for run in runs:
         config = run.results["config"]
-        for kind, row in run.results["rows"].items():
+        for kind in run.results["rows"]:
             if kind != "encoder":
                 parts = ("views",) if kind == "raw_pixels" else ("encoder", "seed", "views")
                 key = _flat({part: config[part] for part in parts})
-                found.setdefault(kind, {}).setdefault(json.dumps(key, sort_keys=True), (key, row))
+                found.setdefault(kind, {}).setdefault(json.dumps(key, sort_keys=True), (key, run))
     rows = []
     for kind in sorted(found, key=lambda kind: kind == "raw_pixels"):
         settings = [key for key, _ in found[kind].values()]
         differing = [k for k in dict.fromkeys(itertools.chain(*settings)) if len({key.get(k) for key in settings}) > 1]
-        for key, row in found[kind].values():
+        for key, run in found[kind].values():
             label = ", ".join(f"{_last(k)} {key.get(k, 'default')}" for k in differing)
             name = kind.replace("_", " ") + (f" ({label})" if label else "")
-            values, trials = _measured(row, row["energy"])
-            rows.append(Row(name=name, baseline=True, marks=marks, values=values, trials=trials))
+            values = {m.key: m.read(run.facts, kind) for m in shown_in("results") if m.of_baselines}
+            rows.append(Row(name=name, baseline=True, marks=marks, values=values, trials=trials(run.results, kind)))
     return rows
 
 
@@ -112,8 +89,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     """Footnotes that hold for all rows."""
 
     def interval(key: str) -> str:
-        column = next(column for column in COLUMNS if column.key == key)
-        widths = [100 * width for row in rows if (width := row.half_width(column)) is not None]
+        widths = [100 * width for row in rows if (width := row.half_width(measure_of(key))) is not None]
         low, high = f"{min(widths):.1f}", f"{max(widths):.1f}"
         return f"±{low}" if low == high else f"±{low} to {high}"
 

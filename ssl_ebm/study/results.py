@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from ssl_ebm.evaluation.results import BASELINES
 from ssl_ebm.report.compare import Comparison, compare
-from ssl_ebm.report.runs import Run, Study
+from ssl_ebm.report.runs import Run, Study, numbers
 from ssl_ebm.report.summary import BUDGET, differing, signs, summarise
+from ssl_ebm.report.tables.measures import Measure, shown_in
 from ssl_ebm.run_directory import write_json
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
 from ssl_ebm.study.state import EVALUATED, state_of
 from ssl_ebm.study.statistics import Analysis, analyse, mean_ranks
-from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings, tuned
+from ssl_ebm.study.summary import NOTES, as_text, findings, tuned
 
 # keys that objectives of a study may differ in, which a reader must know
 DIFFERENCES = (*BUDGET, "optimizer.", "training.", "objective.projector", "objective.predictor")
-BASELINES = ("random_encoder", "pretrained_encoder", "raw_pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +139,8 @@ def _summarised(
     compared = {label: own for label, own in runs.items() if len(own) > 1 or not over_seeds}
     analyses, ranks = {}, {}
     table: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in runs}
-    for measure in MEASURES:
-        seeds = {
-            label: _known({s: measure.of_run(run.results) for s, run in own.items()}) for label, own in runs.items()
-        }
+    for measure in shown_in("study"):
+        seeds = {label: _known({s: measure.read(run.facts) for s, run in own.items()}) for label, own in runs.items()}
         for label, known in seeds.items():
             table[label][measure.key] = _cell(list(known.values()))
         if not (over_seeds or measure.by_image):
@@ -149,13 +148,14 @@ def _summarised(
         values = {label: _values(measure, own) for label, own in compared.items() if len(seeds[label]) == len(own)}
         if not values:
             continue
-        analysis = analyse(values, over_seeds=over_seeds)
+        high = measure.better != "low"
+        analysis = analyse(values, larger_is_better=high, over_seeds=over_seeds)
         for label, estimate in analysis.estimates.items():
             table[label][measure.key] |= {"low": estimate.low, "high": estimate.high}
-        if measure.ranked:
+        if measure.better:
             analyses[measure.key] = analysis
             if set.intersection(*(set(seeds[label]) for label in values)):
-                ranks[measure.key] = mean_ranks({label: seeds[label] for label in values})
+                ranks[measure.key] = mean_ranks({label: seeds[label] for label in values}, larger_is_better=high)
     order = sorted(table, key=lambda label: -table[label]["linear"]["mean"])
     rows = {label: table[label] for label in order} | _baselines(runs)
     name = f"{study.name}/{cell}" if cell else study.name
@@ -173,7 +173,7 @@ def _cell(seeds: Sequence[float]) -> dict[str, Any]:
 def _values(measure: Measure, runs: Mapping[int, Run]) -> np.ndarray:
     """[seeds, test images] of a measure that is a mean over them, else [seeds, 1]."""
     if not measure.by_image:
-        return np.array([[measure.of_run(run.results)] for run in runs.values()], dtype=np.float64)
+        return np.array([[measure.read(run.facts)] for run in runs.values()], dtype=np.float64)
     return np.stack([correct(run.path, measure.key) for run in runs.values()])
 
 
@@ -198,18 +198,16 @@ def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dic
     """What needs no training: one value a seed of the initial encoder, and one of raw pixels."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in BASELINES:
-        found: dict[int, Mapping[str, Any]] = {}
+        of_seeds: dict[int, Run] = {}
         for own in runs.values():
             for seed, run in own.items():
                 if kind in run.results["rows"]:
-                    found.setdefault(seed if kind == "random_encoder" else 0, run.results["rows"][kind])
-        if not found:
+                    of_seeds.setdefault(seed if kind == "random_encoder" else 0, run)
+        if not of_seeds:
             continue
         row: dict[str, dict[str, Any]] = {}
-        for measure in MEASURES:
-            seeds = [
-                value for result in found.values() if (value := measure.of_row(result, result["energy"])) is not None
-            ]
+        for measure in shown_in("study"):
+            seeds = numbers(measure.read(run.facts, kind) for run in of_seeds.values())
             row[measure.key] = _cell(seeds)
             if len(seeds) > 1:
                 estimate = analyse({kind: np.array(seeds)[:, None]}).estimates[kind]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from example_measures import AUGMENTATIONS, OUTLIERS, extend, matrices, write_study
 from example_runs import write_run
-from test_report import Page
+from test_page import Page
 
 from ssl_ebm.evaluation.features.bank import Bank, Split
 from ssl_ebm.report.compare import compare
@@ -15,8 +15,8 @@ from ssl_ebm.report.page.sections.maps import feature_map, turned
 from ssl_ebm.report.page.sections.strength import relative
 from ssl_ebm.report.runs import Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
+from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.markdown import markdown, plain
-from ssl_ebm.report.tables.measures import sheets
 
 EVERY = ["results", "energies", "strength", "training", "spectrum", "probes", "neighbours", "maps", "outliers"]
 EVERY += ["similarity", "samples", "cost", "classes", "protocol"]

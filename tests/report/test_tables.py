@@ -2,10 +2,11 @@ import math
 
 import pytest
 
-from ssl_ebm.report.tables.measures import COLUMNS, percent, ratio
-from ssl_ebm.report.tables.text import WIDTH, Row, leaders, plain_text, shorten
+from ssl_ebm.report.tables.intervals import Row, leaders
+from ssl_ebm.report.tables.measures import measure_of, percent, ratio
+from ssl_ebm.report.tables.text import WIDTH, plain_text, shorten
 
-KNN, AUROC, D_PRIME = (next(c for c in COLUMNS if c.key == key) for key in ("knn", "auroc", "d_prime"))
+KNN, AUROC, D_PRIME = map(measure_of, ("knn", "auroc", "d_prime"))
 
 
 def make_row(name, knn=0.9, auroc=0.9, n=10_000, objective=None, **rest):

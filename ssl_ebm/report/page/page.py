@@ -21,7 +21,7 @@ from ssl_ebm.report.page.sections.spectrum import spectrum
 from ssl_ebm.report.page.sections.strength import strength
 from ssl_ebm.report.page.sections.training import training
 from ssl_ebm.report.runs import Group, Run, Study, group
-from ssl_ebm.report.tables.measures import sheets
+from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.text import Row
 
 GUIDE = """Every objective here gives <em>low energy to what is compatible</em>, two views of one image, and differs in

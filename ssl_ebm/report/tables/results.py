@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ssl_ebm.report.runs import Group, Study
-from ssl_ebm.report.tables.measures import COLUMNS, Column, percent
+from ssl_ebm.report.tables.intervals import Row, leaders, shown_columns
+from ssl_ebm.report.tables.measures import Measure, measure_of, percent, shown_in
 from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
-from ssl_ebm.report.tables.text import Row, leaders, shown_columns
 
 BOLD = "Bold: the best run, and those that this many images cannot tell from it; nothing where no run stands out."
 TIES = "Bold: the best objective of a column. Bold with =: a tie, no difference to the best was found."
@@ -20,7 +20,7 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
     best = {column.key: leaders(rows, column) for column in columns}
     looks = {run.name: group.look for group in groups for run in group.runs}
 
-    def cell(row: Row, column: Column) -> Cell:
+    def cell(row: Row, column: Measure) -> Cell:
         width = row.half_width(column)
         return Cell(
             text=row.show(column),
@@ -45,9 +45,10 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
 def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> Sheet:
     """Every objective, means over its seeds, then baselines."""
     metrics = list(dict.fromkeys(metric for row in study.table.values() for metric in row))
-    known = {column.key: column for column in COLUMNS}
-    columns = [c for c in COLUMNS if c.key in metrics]
-    columns += [Column(m, m, m.replace("_", " "), "", "{:.4g}".format) for m in metrics if m not in known]
+    order = [measure.key for measure in shown_in("results")]
+    columns = [
+        measure_of(key) for key in sorted(metrics, key=lambda key: order.index(key) if key in order else len(order))
+    ]
     own = {group.name: group for group in groups}
     marks = {row.name: row.marks for row in rows}
     entries = []
@@ -77,11 +78,11 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
     )
 
 
-def _head(column: Column) -> Head:
+def _head(column: Measure) -> Head:
     return Head(key=column.key, title=column.title, group=column.group, text=column.is_text)
 
 
-def _interval(column: Column, found: Mapping[str, Any] | None, study: Study, name: str) -> Cell:
+def _interval(column: Measure, found: Mapping[str, Any] | None, study: Study, name: str) -> Cell:
     """A mean over seeds with its interval."""
     if found is None or found.get("mean") is None:
         return Cell()
@@ -90,7 +91,7 @@ def _interval(column: Column, found: Mapping[str, Any] | None, study: Study, nam
     if low is not None and high is not None:
         below, above = _size(column, mean - low), _size(column, high - mean)
         bound = f"±{below}" if below == above else f"−{below} +{above}"
-    return Cell(text=_show(column, mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
+    return Cell(text=column.text(mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
 
 
 def _mark(tie: Mapping[str, Any] | None, name: str) -> Literal["", "best", "tied"]:
@@ -99,15 +100,11 @@ def _mark(tie: Mapping[str, Any] | None, name: str) -> Literal["", "best", "tied
     return "best" if tie["best"] == name else "tied" if name in tie["tied"] else ""
 
 
-def _show(column: Column, value: float) -> str:
-    return column.show(value).replace("-", "−")
-
-
-def _size(column: Column, value: float) -> str:
+def _size(column: Measure, value: float) -> str:
     return column.show(max(value, 0.0))
 
 
-def _power(study: Study, columns: Sequence[Column]) -> str:
+def _power(study: Study, columns: Sequence[Measure]) -> str:
     found = [(c, study.power[c.key]) for c in columns if study.power.get(c.key) is not None]
     if not found:
         return ""

@@ -8,7 +8,7 @@ from html import escape
 from ssl_ebm.report.page.figures.ranks import rank_chart
 from ssl_ebm.report.page.sections.layout import folded, table
 from ssl_ebm.report.runs import Group, Study
-from ssl_ebm.report.tables.measures import COLUMNS
+from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
 from ssl_ebm.report.tables.text import Row
 
@@ -25,13 +25,12 @@ def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], 
 
 def _ranks(study: Study, groups: Sequence[Group]) -> str:
     """Mean ranks of every metric."""
-    titles = {column.key: column.title for column in COLUMNS}
     looks = {group.name: group.look for group in groups}
     figures = []
     for metric, ranks in study.ranks.items():
         if len(ranks) < 2:
             continue
-        title = titles.get(metric, metric.replace("_", " "))
+        title = measure_of(metric).title
         chart = rank_chart(
             {name: float(rank) for name, rank in ranks.items()},
             study.groups.get(metric, ()),
