@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -24,7 +25,8 @@ def mismatches(content: Any, kind: Any, place: str = "") -> Iterator[tuple[str, 
     kind = next(option for option in options if option is not type(None))
     inner = f"{place}." if place else ""
     if is_dataclass(kind) and isinstance(content, Mapping):
-        types, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+        types: dict[str, Any] = _types(kind)  # type: ignore[arg-type]
+        known = {field.name: field for field in fields(kind)}
         yield from (("unknown", inner + key) for key in content if key not in known)
         for name, field in known.items():
             if name in content:
@@ -35,17 +37,22 @@ def mismatches(content: Any, kind: Any, place: str = "") -> Iterator[tuple[str, 
         for key, value in content.items():
             yield from mismatches(value, get_args(kind)[1], inner + key)
     elif get_origin(kind) is list and isinstance(content, list):
+        member = get_args(kind)[0]
         for i, value in enumerate(content):
-            yield from mismatches(value, get_args(kind)[0], f"{inner}{i}")
-    elif not (kind is Any or (kind in WORDS and _is(content, kind))):
+            if not _is(value, member):  # a file is mostly lists of numbers: they are not asked for twice
+                yield from mismatches(value, member, f"{inner}{i}")
+    elif not (kind is Any or _is(content, kind)):
         yield "type", place
 
 
-def _is(value: Any, kind: type) -> bool:
-    """Whether a number is one; true and false are none."""
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a plain type; an integer is a number, true and false are none."""
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _required(field: Field[Any]) -> bool:

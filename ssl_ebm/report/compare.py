@@ -26,7 +26,7 @@ from ssl_ebm.report.summary import summarise
 from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.markdown import markdown
-from ssl_ebm.report.tables.measures import MEASURES
+from ssl_ebm.report.tables.measures import shown_in
 from ssl_ebm.report.tables.text import plain_text
 from ssl_ebm.run_directory import RunDirectory, write_atomically, write_json
 
@@ -93,7 +93,7 @@ class Comparison:
             "rows": [
                 {"name": row.name, "baseline": row.baseline, "marks": list(row.marks), "trials": dict(row.trials)}
                 | dict(row.values)
-                | {"half_width": {m.key: w for m in MEASURES if (w := row.half_width(m)) is not None}}
+                | {"half_width": {m.key: w for m in shown_in("results") if (w := row.half_width(m)) is not None}}
                 for row in self.rows
             ],
             "tables": {key: sheet.as_dict() for key, sheet in sheets(group(self.runs, self.study)).items()},

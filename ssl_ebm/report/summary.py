@@ -115,24 +115,31 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
             epochs = "?" if run.epochs is None else f"{run.epochs:.4g}"
             planned = run.results["config"]["training"]["epochs"]
             warnings.append(f"{run.name} is unfinished: {epochs} of {planned:g} epochs.")
-    for key, groups in differing(runs, BUDGET).items():
-        described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
-        warnings.append(f"The runs differ in {key} ({described}).")
-    seen: dict[str, list[str]] = {}
-    for run in runs:
-        for sign in signs(run):
-            seen.setdefault(sign, []).append(run.name)
-    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in seen.items()]
+    return warnings + said_differences(runs, BUDGET, "runs") + said_signs(runs)
 
 
-def differing(runs: Sequence[Run], prefixes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Of config keys that start so, those with several values, and the names of the runs that have each."""
+def said_differences(runs: Sequence[Run], prefixes: Sequence[str], what: str) -> list[str]:
+    """A sentence for each config key that starts so and has several values, with the runs that have each."""
     flat = {run.name: _flat(run.results["config"]) for run in runs}
     keys = dict.fromkeys(key for own in flat.values() for key in own if key.startswith(tuple(prefixes)))
-    groups: dict[str, dict[str, list[str]]] = {key: {} for key in keys}
-    for key, (name, own) in itertools.product(keys, flat.items()):
-        groups[key].setdefault(own.get(key, "default"), []).append(name)
-    return {key: values for key, values in groups.items() if len(values) > 1}
+    sentences = []
+    for key in keys:
+        names: dict[str, list[str]] = {}
+        for name, own in flat.items():
+            names.setdefault(own.get(key, "default"), []).append(name)
+        if len(names) > 1:
+            described = "; ".join(f"{value}: {', '.join(own)}" for value, own in names.items())
+            sentences.append(f"The {what} differ in {key} ({described}).")
+    return sentences
+
+
+def said_signs(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each of the runs' signs, with the names of the runs that have it."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        for sign in signs(run):
+            names.setdefault(sign, []).append(run.name)
+    return [f"{', '.join(own)}: {sign}." for sign, own in names.items()]
 
 
 def signs(run: Run) -> list[str]:

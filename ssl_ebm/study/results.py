@@ -13,7 +13,7 @@ import numpy as np
 from ssl_ebm.evaluation.results import BASELINES
 from ssl_ebm.report.compare import Comparison, compare
 from ssl_ebm.report.runs import Run, Study, numbers
-from ssl_ebm.report.summary import BUDGET, differing, signs, summarise
+from ssl_ebm.report.summary import BUDGET, said_differences, said_signs, summarise
 from ssl_ebm.report.tables.measures import Measure, shown_in
 from ssl_ebm.run_directory import write_json
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
@@ -236,12 +236,5 @@ def _unfair(
         alone = [label for label, own in runs.items() if len(own) == 1]
         warnings += [f"{label} has one seed: no interval, and no test." for label in alone]
     first = [replace(next(iter(own.values())), name=label) for label, own in runs.items()]
-    for key, groups in differing(first, DIFFERENCES).items():
-        described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
-        warnings.append(f"The objectives differ in {key} ({described}).")
-    said: dict[str, list[str]] = {}
-    for own in runs.values():
-        for run in own.values():
-            for sign in signs(run):
-                said.setdefault(sign, []).append(run.name)
-    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in said.items()]
+    every = [run for own in runs.values() for run in own.values()]
+    return warnings + said_differences(first, DIFFERENCES, "objectives") + said_signs(every)

@@ -6,28 +6,14 @@ A new number is one entry of `MEASURES`; terminal, page, Markdown, JSON and stud
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ssl_ebm.report.runs import lookup
 
 ROW, ENERGY = "{row}", "{energy}"
+two, three, whole = "{:.2f}".format, "{:.3g}".format, "{:,.0f}".format
 TRIALS = {"test": "rows.{row}.linear.test.size", "energy": "{energy}.images"}  # what proportions are of
-
-
-def two(value: float) -> str:
-    """Two decimals."""
-    return f"{value:.2f}"
-
-
-def three(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
-
-
-def whole(value: float) -> str:
-    """No decimals, thousands apart."""
-    return f"{value:,.0f}"
 
 
 def percent(value: float) -> str:
@@ -57,7 +43,6 @@ class Measure:
         head: Its heading on a terminal.
         better: Values that are better; "" where neither are. Studies test and rank only measures that have it.
         trials: What a proportion is of, of `TRIALS`; such measures have intervals and best runs.
-        by_image: Whether it is a mean over test images whose predictions are in predictions.npz under its key.
     """
 
     key: str
@@ -66,16 +51,19 @@ class Measure:
     show: Callable[[Any], str]
     tables: tuple[str, ...] = ()
     group: str = ""
-    _: KW_ONLY
     head: str = ""
     better: Literal["", "high", "low"] = ""
     trials: str = ""
-    by_image: bool = False
 
     @property
     def is_text(self) -> bool:
         """Set to the left, sorted by letters."""
         return self.show is str
+
+    @property
+    def by_image(self) -> bool:
+        """Whether it is an accuracy on test images; their predictions are in predictions.npz under its key."""
+        return self.trials == "test"
 
     @property
     def of_baselines(self) -> bool:
@@ -101,70 +89,18 @@ class Measure:
 RESULTS, STUDY, FINDINGS = ("results",), ("results", "study"), ("results", "study", "findings")
 PAIRS, ACCURACY, SHOTS = "Energy of held-out pairs", "Accuracy, %", "Labels a class, accuracy, %"
 FIT, NATS = "energy.trained.calibration", "Mutual information, nats"
-MEASURES = (
-    Measure("objective", "objective.name", "Objective", str, RESULTS, head="objective"),
-    Measure("family", "run.family", "Family", str, RESULTS, head="family"),
-    Measure("epochs", "run.epochs", "Epochs", "{:.4g}".format, RESULTS, head="epochs"),
-    Measure(
-        "knn",
-        "rows.{row}.knn.headline.accuracy",
-        "kNN",
-        percent,
-        FINDINGS,
-        ACCURACY,
-        head="kNN %",
-        better="high",
-        trials="test",
-        by_image=True,
-    ),
-    Measure(
-        "linear",
-        "rows.{row}.linear.test.top1",
-        "Linear",
-        percent,
-        FINDINGS,
-        ACCURACY,
-        head="linear %",
-        better="high",
-        trials="test",
-        by_image=True,
-    ),
-    Measure(
-        "auroc",
-        "{energy}.anchor_auroc",
-        "AUROC per anchor",
-        ratio,
-        FINDINGS,
-        PAIRS,
-        head="AUROC",
-        better="high",
-        trials="energy",
-    ),
-    Measure(
-        "auroc_global",
-        "{energy}.global_auroc",
-        "AUROC global",
-        ratio,
-        STUDY,
-        PAIRS,
-        head="global",
-        better="high",
-        trials="energy",
-    ),
-    Measure("d_prime", "{energy}.d_prime", "d′", two, STUDY, PAIRS, head="d′", better="high"),
-    Measure(
-        "recall",
-        "{energy}.recall.1",
-        "Recall@1, %",
-        percent,
-        STUDY,
-        PAIRS,
-        head="R@1 %",
-        better="high",
-        trials="energy",
-    ),
-    Measure("rankme", "rows.{row}.health.rankme", "RankMe", "{:.1f}".format, (*STUDY, "health"), head="RankMe"),
-    Measure("speed", "run.images_per_second", "Images/s", whole, RESULTS, head="img/s"),
+MEASURES = (  # key, path, title, show, tables, group, head, better, trials
+    Measure("objective", "objective.name", "Objective", str, RESULTS, "", "objective"),
+    Measure("family", "run.family", "Family", str, RESULTS, "", "family"),
+    Measure("epochs", "run.epochs", "Epochs", "{:.4g}".format, RESULTS, "", "epochs"),
+    Measure("knn", "rows.{row}.knn.headline.accuracy", "kNN", percent, FINDINGS, ACCURACY, "kNN %", "high", "test"),
+    Measure("linear", "rows.{row}.linear.test.top1", "Linear", percent, FINDINGS, ACCURACY, "linear %", "high", "test"),
+    Measure("auroc", "{energy}.anchor_auroc", "AUROC per anchor", ratio, FINDINGS, PAIRS, "AUROC", "high", "energy"),
+    Measure("auroc_global", "{energy}.global_auroc", "AUROC global", ratio, STUDY, PAIRS, "global", "high", "energy"),
+    Measure("d_prime", "{energy}.d_prime", "d′", two, STUDY, PAIRS, "d′", "high"),
+    Measure("recall", "{energy}.recall.1", "Recall@1, %", percent, STUDY, PAIRS, "R@1 %", "high", "energy"),
+    Measure("rankme", "rows.{row}.health.rankme", "RankMe", "{:.1f}".format, (*STUDY, "health"), "", "RankMe"),
+    Measure("speed", "run.images_per_second", "Images/s", whole, RESULTS, "", "img/s"),
     Measure("nll_before", f"{FIT}.nll_before", "NLL before", three, ("calibration",), "Calibration"),
     Measure("nll_after", f"{FIT}.nll_after", "after", three, ("calibration",), "Calibration"),
     Measure("ece_before", f"{FIT}.ece_before", "ECE before, %", percent, ("calibration",), "Calibration"),

@@ -45,10 +45,8 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
 def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> Sheet:
     """Every objective, means over its seeds, then baselines."""
     metrics = list(dict.fromkeys(metric for row in study.table.values() for metric in row))
-    order = [measure.key for measure in shown_in("results")]
-    columns = [
-        measure_of(key) for key in sorted(metrics, key=lambda key: order.index(key) if key in order else len(order))
-    ]
+    known = [measure for measure in shown_in("results") if measure.key in metrics]
+    columns = known + [column for column in map(measure_of, metrics) if column not in known]
     own = {group.name: group for group in groups}
     marks = {row.name: row.marks for row in rows}
     entries = []
