@@ -20,7 +20,7 @@ from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import DataConfig
 from ssl_ebm.evaluation.evaluate import evaluate
 from ssl_ebm.report.page.page import page
-from ssl_ebm.report.runs import Run, Study, group
+from ssl_ebm.report.runs import EvaluatedRun, Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
 from ssl_ebm.report.summary import summarise
 from ssl_ebm.report.tables.further import sheets
@@ -43,7 +43,7 @@ class Comparison:
         study: Results over seeds, by which the report then shows the runs.
     """
 
-    runs: list[Run]
+    runs: list[EvaluatedRun]
     rows: list[Row]
     notes: list[str]
     warnings: list[str]
@@ -163,7 +163,7 @@ def _require_equal(values: Mapping[str, dict[str, Any]]) -> None:
                 )
 
 
-def _read(name: str, directory: RunDirectory) -> Run:
+def _read(name: str, directory: RunDirectory) -> EvaluatedRun:
     results = evaluate(directory.path)
     try:
         metrics = directory.read_metrics()
@@ -173,9 +173,9 @@ def _read(name: str, directory: RunDirectory) -> Run:
     if (path := directory.path / "gallery.npz").is_file():
         with np.load(path, allow_pickle=False) as arrays:
             gallery = dict(arrays)
-    return Run(name, directory.path, results, metrics, directory.config.read_text(encoding="utf-8"), gallery)
+    return EvaluatedRun(name, directory.path, results, metrics, directory.config.read_text(encoding="utf-8"), gallery)
 
 
-def _common_directory(runs: Sequence[Run]) -> Path:
+def _common_directory(runs: Sequence[EvaluatedRun]) -> Path:
     common = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
     return common.relative_to(Path.cwd()) if common.is_relative_to(Path.cwd()) else common

@@ -62,10 +62,10 @@ class Group:
 
     name: str
     look: Look
-    runs: Sequence[Run]
+    runs: Sequence[EvaluatedRun]
 
     @property
-    def first(self) -> Run:
+    def first(self) -> EvaluatedRun:
         """The representative."""
         return self.runs[0]
 
@@ -79,7 +79,7 @@ class Group:
         return numbers(lookup(run.results, *path) for run in self.runs)
 
 
-def family(run: Run) -> str:
+def family(run: EvaluatedRun) -> str:
     """Of a run's objective, in words."""
     return run.results["objective"]["family"].replace("_", "-")
 
@@ -98,7 +98,7 @@ def numbers(values: Iterable[Any]) -> list[float]:
     return [float(value) for value in values if isinstance(value, (int, float))]
 
 
-def group(runs: Sequence[Run], study: Study | None = None) -> list[Group]:
+def group(runs: Sequence[EvaluatedRun], study: Study | None = None) -> list[Group]:
     """Runs as they are shown: each by itself or, of a study, by objective with the lowest seed first.
 
     Up to eight have a colour each; more share their family's, and markers and dashes tell its members apart.
@@ -118,7 +118,7 @@ def group(runs: Sequence[Run], study: Study | None = None) -> list[Group]:
     return groups
 
 
-def _by_objective(runs: Sequence[Run], study: Study) -> dict[str, list[Run]]:
+def _by_objective(runs: Sequence[EvaluatedRun], study: Study) -> dict[str, list[EvaluatedRun]]:
     by_directory = {run.path.name: run for run in runs}
     named = {}
     for objective, seeds in study.runs.items():
@@ -132,7 +132,7 @@ def _by_objective(runs: Sequence[Run], study: Study) -> dict[str, list[Run]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class EvaluatedRun:
     """All that is known of a run.
 
     Attributes:

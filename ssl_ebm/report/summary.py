@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_ebm.report.runs import Run
+from ssl_ebm.report.runs import EvaluatedRun
 from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.measures import measure_of, shown_in, trials
 
@@ -23,7 +23,7 @@ MARKS = {  # of a row, in the order in which symbols are given
 BUDGET = ("views.", "encoder.", "training.epochs", "training.batch_size", "optimizer.name")
 
 
-def summarise(runs: Sequence[Run]) -> tuple[list[Row], list[str], list[str]]:
+def summarise(runs: Sequence[EvaluatedRun]) -> tuple[list[Row], list[str], list[str]]:
     """Rows (one a run, then baselines), footnotes, and what makes the comparison less than fair or final."""
     marked = {run.name: _marks(run) for run in runs}
     present = [key for key in MARKS if key == "untrained" or any(key in keys for keys in marked.values())]
@@ -34,7 +34,7 @@ def summarise(runs: Sequence[Run]) -> tuple[list[Row], list[str], list[str]]:
     return rows, notes + _notes(rows), _warnings(runs)
 
 
-def _marks(run: Run) -> list[str]:
+def _marks(run: EvaluatedRun) -> list[str]:
     objective, protocol = run.results["objective"], run.results["protocol"]
     holds = {
         "unfinished": not protocol["finished"],
@@ -45,15 +45,15 @@ def _marks(run: Run) -> list[str]:
     return [key for key in MARKS if holds.get(key)]
 
 
-def _run_row(run: Run, marks: tuple[str, ...]) -> Row:
+def _run_row(run: EvaluatedRun, marks: tuple[str, ...]) -> Row:
     values = {measure.key: measure.read(run.facts) for measure in shown_in("results")}
     pairs = json.dumps(run.results["config"]["views"], sort_keys=True)
     return Row(name=run.name, marks=marks, values=values, trials=trials(run.results), pairs=pairs)
 
 
-def _baseline_rows(runs: Sequence[Run], marks: tuple[str, ...]) -> list[Row]:
+def _baseline_rows(runs: Sequence[EvaluatedRun], marks: tuple[str, ...]) -> list[Row]:
     """One row for each untrained encoder and views, one for raw pixels and views; named by what differs."""
-    found: dict[str, dict[str, tuple[dict[str, str], Run]]] = {}
+    found: dict[str, dict[str, tuple[dict[str, str], EvaluatedRun]]] = {}
     for run in runs:
         config = run.results["config"]
         for kind in run.results["rows"]:
@@ -108,7 +108,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
+def _warnings(runs: Sequence[EvaluatedRun]) -> list[str]:
     warnings = []
     for run in runs:
         if not run.results["protocol"]["finished"]:
@@ -118,7 +118,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     return warnings + said_differences(runs, BUDGET, "runs") + said_signs(runs)
 
 
-def said_differences(runs: Sequence[Run], prefixes: Sequence[str], what: str) -> list[str]:
+def said_differences(runs: Sequence[EvaluatedRun], prefixes: Sequence[str], what: str) -> list[str]:
     """A sentence for each config key that starts so and has several values, with the runs that have each."""
     flat = {run.name: _flat(run.results["config"]) for run in runs}
     keys = dict.fromkeys(key for own in flat.values() for key in own if key.startswith(tuple(prefixes)))
@@ -133,7 +133,7 @@ def said_differences(runs: Sequence[Run], prefixes: Sequence[str], what: str) ->
     return sentences
 
 
-def said_signs(runs: Sequence[Run]) -> list[str]:
+def said_signs(runs: Sequence[EvaluatedRun]) -> list[str]:
     """A sentence for each of the runs' signs, with the names of the runs that have it."""
     names: dict[str, list[str]] = {}
     for run in runs:
@@ -142,7 +142,7 @@ def said_signs(runs: Sequence[Run]) -> list[str]:
     return [f"{', '.join(own)}: {sign}." for sign, own in names.items()]
 
 
-def signs(run: Run) -> list[str]:
+def signs(run: EvaluatedRun) -> list[str]:
     """What a reader must know before believing a run's numbers."""
     row, found = run.results["rows"]["encoder"], []
     alarms = [line for line in run.metrics if line.get("collapse")]

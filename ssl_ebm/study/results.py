@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_ebm.evaluation.results import BASELINES
 from ssl_ebm.report.compare import Comparison, compare
-from ssl_ebm.report.runs import Run, Study, numbers
+from ssl_ebm.report.runs import EvaluatedRun, Study, numbers
 from ssl_ebm.report.summary import BUDGET, said_differences, said_signs, summarise
 from ssl_ebm.report.tables.measures import Measure, shown_in
 from ssl_ebm.run_directory import write_json
@@ -44,7 +44,7 @@ class StudyResults:
 
     name: str
     directory: Path
-    runs: Mapping[str, Mapping[int, Run]]
+    runs: Mapping[str, Mapping[int, EvaluatedRun]]
     table: Mapping[str, Mapping[str, Mapping[str, Any]]]
     analyses: Mapping[str, Analysis]
     ranks: Mapping[str, Mapping[str, float]]
@@ -119,7 +119,7 @@ def study_results(directory: str | Path, failed: Mapping[str, str] | None = None
     if not done:
         raise RuntimeError(f"no run of {directory} is evaluated yet: see its jobs/*.log for what went wrong")
     compared = compare([run.path for run in done]).runs
-    runs: dict[str, dict[int, Run]] = {}
+    runs: dict[str, dict[int, EvaluatedRun]] = {}
     for plan_of, run in zip(done, compared, strict=True):
         runs.setdefault(plan_of.label, {})[plan_of.seed] = replace(run, name=plan_of.name)
     return _summarised(study, directory, cell, runs, tuning, failed, _unfair(runs, planned, done, failed))
@@ -129,7 +129,7 @@ def _summarised(
     study: StudyConfig,
     directory: Path,
     cell: str,
-    runs: Mapping[str, Mapping[int, Run]],
+    runs: Mapping[str, Mapping[int, EvaluatedRun]],
     tuning: Mapping[str, Any] | None,
     failed: Mapping[str, str],
     warnings: Sequence[str],
@@ -170,14 +170,14 @@ def _cell(seeds: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(seeds)) if seeds else None, "low": None, "high": None, "seeds": list(seeds)}
 
 
-def _values(measure: Measure, runs: Mapping[int, Run]) -> np.ndarray:
+def _values(measure: Measure, runs: Mapping[int, EvaluatedRun]) -> np.ndarray:
     """[seeds, test images] of a measure that is a mean over them, else [seeds, 1]."""
     if not measure.by_image:
         return np.array([[measure.read(run.facts)] for run in runs.values()], dtype=np.float64)
     return np.stack([correct(run.path, measure.key) for run in runs.values()])
 
 
-def _require_one_test_set(runs: Sequence[Run]) -> None:
+def _require_one_test_set(runs: Sequence[EvaluatedRun]) -> None:
     """Check that all runs were tested on images with the same labels in the same order."""
     first, *others = ((run, np.load(run.path / "features" / "test_labels.npy", allow_pickle=False)) for run in runs)
     for run, labels in others:
@@ -194,11 +194,11 @@ def correct(run: Path, key: str) -> np.ndarray:
         return (predictions[key] == labels).astype(np.float64)
 
 
-def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _baselines(runs: Mapping[str, Mapping[int, EvaluatedRun]]) -> dict[str, dict[str, dict[str, Any]]]:
     """What needs no training: one value a seed of the initial encoder, and one of raw pixels."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in BASELINES:
-        of_seeds: dict[int, Run] = {}
+        of_seeds: dict[int, EvaluatedRun] = {}
         for own in runs.values():
             for seed, run in own.items():
                 if kind in run.results["rows"]:
@@ -217,7 +217,7 @@ def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dic
 
 
 def _unfair(
-    runs: Mapping[str, Mapping[int, Run]],
+    runs: Mapping[str, Mapping[int, EvaluatedRun]],
     planned: Sequence[PlannedRun],
     done: Sequence[PlannedRun],
     failed: Mapping[str, str],

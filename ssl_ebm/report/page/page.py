@@ -20,9 +20,9 @@ from ssl_ebm.report.page.sections.similarity import similarity
 from ssl_ebm.report.page.sections.spectrum import spectrum
 from ssl_ebm.report.page.sections.strength import strength
 from ssl_ebm.report.page.sections.training import training
-from ssl_ebm.report.runs import Group, Run, Study, group
+from ssl_ebm.report.runs import EvaluatedRun, Group, Study, group
 from ssl_ebm.report.tables.further import sheets
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.tables.intervals import Row
 
 GUIDE = """Every objective here gives <em>low energy to what is compatible</em>, two views of one image, and differs in
 how it keeps the energy from being low everywhere. The table sets rank measures of each trained energy on held-out pairs
@@ -33,7 +33,7 @@ WARNINGS = 6  # more are folded away
 
 
 def page(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     *,
     notes: Sequence[str],
@@ -90,7 +90,7 @@ comparison.json.</footer>
 """
 
 
-def _title(groups: Sequence[Group], runs: Sequence[Run], study: Study | None) -> str:
+def _title(groups: Sequence[Group], runs: Sequence[EvaluatedRun], study: Study | None) -> str:
     data = escape(runs[0].results["protocol"]["data"])
     if study is not None:
         return f"{escape(study.name)}: {len(groups)} objectives on {data}, {len(runs)} runs, compared as energies"
@@ -101,7 +101,7 @@ def _title(groups: Sequence[Group], runs: Sequence[Run], study: Study | None) ->
 
 def _sections(
     groups: Sequence[Group],
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     notes: Sequence[str],
     study: Study | None,

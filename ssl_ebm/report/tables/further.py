@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from ssl_ebm.evaluation.results import BASELINES
 from ssl_ebm.report.runs import Group, numbers
 from ssl_ebm.report.tables.measures import Measure, shown_in
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell, SheetEntry, SheetHead
 
 SEEDS = "Means over seeds ± their standard deviation."
 WORDS = {"free_energy": "Free energy", "knn": "kNN", "mahalanobis": "Mahalanobis", "image_energy": "E(x)"}
@@ -56,7 +56,7 @@ def _sheet(table: str, groups: Sequence[Group]) -> Sheet:
     columns = [measure for own in shown_in(table) for measure in _each(own, groups)]
     columns = [measure for measure in columns if any(_values(measure, group) for group in groups)]
     entries = [
-        Entry(
+        SheetEntry(
             name=group.name, look=group.look, cells=[_pooled(measure, _values(measure, group)) for measure in columns]
         )
         for group in groups
@@ -65,12 +65,12 @@ def _sheet(table: str, groups: Sequence[Group]) -> Sheet:
         values = [_baseline(measure, groups, kind) for measure in columns]
         if any(values):
             cells = [_pooled(measure, seeds) for measure, seeds in zip(columns, values, strict=True)]
-            entries.append(Entry(name=kind.replace("_", " "), cells=cells, baseline=True))
+            entries.append(SheetEntry(name=kind.replace("_", " "), cells=cells, baseline=True))
     several = any(len(group.runs) > 1 for group in groups)
     title, note = TABLES[table]
     return Sheet(
         title=title,
-        heads=[Head(key=measure.place, title=measure.title, group=measure.group) for measure in columns],
+        heads=[SheetHead(key=measure.place, title=measure.title, group=measure.group) for measure in columns],
         entries=entries,
         first="Objective" if several else "Run",
         notes=[note, *([SEEDS] if several else [])],
@@ -112,13 +112,13 @@ def _baseline(measure: Measure, groups: Sequence[Group], kind: str) -> list[floa
     return numbers(seeds.values())[: 1 if kind == "raw_pixels" else None]
 
 
-def _pooled(measure: Measure, values: Sequence[float]) -> Cell:
+def _pooled(measure: Measure, values: Sequence[float]) -> SheetCell:
     """A mean over seeds and its spread."""
     if not values:
-        return Cell()
+        return SheetCell()
     mean = fmean(values)
     bound = f"±{measure.show(stdev(values))}" if len(values) > 1 else ""
-    return Cell(text=measure.text(mean), value=mean, bound=bound)
+    return SheetCell(text=measure.text(mean), value=mean, bound=bound)
 
 
 def _one_setting(groups: Sequence[Group]) -> bool:

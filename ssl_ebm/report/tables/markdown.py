@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.report.runs import Run, Study, group
+from ssl_ebm.report.runs import EvaluatedRun, Study, group
 from ssl_ebm.report.similarity_of_runs import MATRICES
 from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
-from ssl_ebm.report.tables.sheet import Cell, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell
 
 
 def markdown(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     *,
     notes: Sequence[str],
@@ -68,7 +68,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: SheetCell) -> str:
     text = plain(cell.text)
     if cell.mark:
         text = f"{'= ' if cell.mark == 'tied' else ''}**{text}**"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ssl_ebm.report.runs import Group, Study
 from ssl_ebm.report.tables.intervals import Row, leaders, shown_columns
 from ssl_ebm.report.tables.measures import Measure, measure_of, percent, shown_in
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell, SheetEntry, SheetHead
 
 BOLD = "Bold: the best run, and those that this many images cannot tell from it; nothing where no run stands out."
 TIES = "Bold: the best objective of a column. Bold with =: a tie, no difference to the best was found."
@@ -20,9 +20,9 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
     best = {column.key: leaders(rows, column) for column in columns}
     looks = {run.name: group.look for group in groups for run in group.runs}
 
-    def cell(row: Row, column: Measure) -> Cell:
+    def cell(row: Row, column: Measure) -> SheetCell:
         width = row.half_width(column)
-        return Cell(
+        return SheetCell(
             text=row.show(column),
             value=row.values.get(column.key),
             bound=f"±{100 * width:.1f}" if width is not None and column.show is percent else "",
@@ -30,7 +30,7 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
         )
 
     entries = [
-        Entry(
+        SheetEntry(
             name=row.name,
             cells=[cell(row, column) for column in columns],
             look=looks.get(row.name),
@@ -53,11 +53,11 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
     for name in sorted(study.table, key=lambda name: name not in own):
         member = own.get(name)
         found = study.table[name]
-        words = [Cell(text=member.family, value=member.family) if member else Cell()]
+        words = [SheetCell(text=member.family, value=member.family) if member else SheetCell()]
         seeds = str(len(member.runs)) if member else "–"
-        words.append(Cell(text=seeds, value=len(member.runs) if member else None))
+        words.append(SheetCell(text=seeds, value=len(member.runs) if member else None))
         entries.append(
-            Entry(
+            SheetEntry(
                 name=name if member else name.replace("_", " "),
                 cells=[*words, *(_interval(column, found.get(column.key), study, name) for column in columns)],
                 look=member.look if member else None,
@@ -65,7 +65,7 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
                 baseline=member is None,
             )
         )
-    heads = [Head(key="family", title="Family", text=True), Head(key="seeds", title="Seeds")]
+    heads = [SheetHead(key="family", title="Family", text=True), SheetHead(key="seeds", title="Seeds")]
     power = _power(study, columns)
     return Sheet(
         title="Results",
@@ -76,20 +76,20 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
     )
 
 
-def _head(column: Measure) -> Head:
-    return Head(key=column.key, title=column.title, group=column.group, text=column.is_text)
+def _head(column: Measure) -> SheetHead:
+    return SheetHead(key=column.key, title=column.title, group=column.group, text=column.is_text)
 
 
-def _interval(column: Measure, found: Mapping[str, Any] | None, study: Study, name: str) -> Cell:
+def _interval(column: Measure, found: Mapping[str, Any] | None, study: Study, name: str) -> SheetCell:
     """A mean over seeds with its interval."""
     if found is None or found.get("mean") is None:
-        return Cell()
+        return SheetCell()
     mean, low, high = float(found["mean"]), found.get("low"), found.get("high")
     bound = ""
     if low is not None and high is not None:
         below, above = _size(column, mean - low), _size(column, high - mean)
         bound = f"±{below}" if below == above else f"−{below} +{above}"
-    return Cell(text=column.text(mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
+    return SheetCell(text=column.text(mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
 
 
 def _mark(tie: Mapping[str, Any] | None, name: str) -> Literal["", "best", "tied"]:

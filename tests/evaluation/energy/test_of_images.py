@@ -21,7 +21,7 @@ from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import create_objective
 from ssl_ebm.report.page.sections.pictures import samples
-from ssl_ebm.report.runs import Run, group
+from ssl_ebm.report.runs import EvaluatedRun, group
 
 GIVEN = {
     "views": {"name": "grey", "size": 12},
@@ -125,7 +125,7 @@ def test_histograms_have_common_edges():
 def test_the_report_shows_them(tmp_path):
     image = histograms({"test": np.arange(9.0), "samples": np.arange(4.0), "uniform": np.arange(5.0) + 9})
     results = {"image": image | {"steps": 500, "temperature": 0.0125}, "objective": {"family": "x"}}
-    run = Run(name="ebm", path=tmp_path, results=results, metrics=[], config="")
+    run = EvaluatedRun(name="ebm", path=tmp_path, results=results, metrics=[], config="")
     page = samples(group([run]))
     assert "500 steps at an effective temperature of 0.0125" in page and "chains from noise" in page
     assert "Energies of single images under ebm" in page and "Langevin" not in page

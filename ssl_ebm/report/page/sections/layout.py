@@ -8,7 +8,7 @@ from itertools import groupby
 
 from ssl_ebm.report.looks import DISTINCT, Look
 from ssl_ebm.report.runs import Group
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell, SheetEntry, SheetHead
 
 
 def panels(groups: Sequence[Group], draw: Callable[[Group], tuple[str, str]], style: str = "") -> str:
@@ -85,18 +85,18 @@ def _size(sheet: Sheet) -> str:
     return "results" + (" few" if len(sheet.heads) <= 6 else " full" if bounds and len(sheet.heads) > 11 else "")
 
 
-def _kind(head: Head) -> str:
+def _kind(head: SheetHead) -> str:
     return escape(f"{head.key} text" if head.text else head.key)
 
 
-def _line(entry: Entry, heads: Sequence[Head]) -> str:
+def _line(entry: SheetEntry, heads: Sequence[SheetHead]) -> str:
     name, marks = escape(entry.name), f"<sup>{''.join(entry.marks)}</sup>" if entry.marks else ""
     cells = "".join(_cell(cell, head) for cell, head in zip(entry.cells, heads, strict=True))
     swatch = entry.look.swatch() if entry.look else ""
     return f'<tr><th scope="row" title="{name}">{swatch}{name}{marks}</th>{cells}</tr>'
 
 
-def _cell(cell: Cell, head: Head) -> str:
+def _cell(cell: SheetCell, head: SheetHead) -> str:
     kind = _kind(head) + (" best" if cell.mark else "")
     data = "" if cell.value is None else escape(str(cell.value))
     tie = '<span class="tie" title="tied with the best">=</span>' if cell.mark == "tied" else ""

@@ -7,10 +7,10 @@ from difflib import ndiff
 from html import escape
 from typing import Any
 
-from ssl_ebm.report.runs import Group, Run, Study
+from ssl_ebm.report.runs import EvaluatedRun, Group, Study
 
 
-def facts(runs: Sequence[Run]) -> str:
+def facts(runs: Sequence[EvaluatedRun]) -> str:
     """What all runs have, or what there is."""
     protocol = runs[0].results["protocol"]
     sizes, config = protocol["sizes"], [run.results["config"] for run in runs]
@@ -48,7 +48,7 @@ def protocols(groups: Sequence[Group], study: Study | None) -> str:
     return "<p>All that a number depends on; the config is the whole run.</p>" + "".join(blocks)
 
 
-def _run(run: Run, first: Run) -> str:
+def _run(run: EvaluatedRun, first: EvaluatedRun) -> str:
     described = _items({"run": str(run.path)} | dict(run.results["protocol"]))
     if run is first:
         return f"{described}<pre>{escape(run.config)}</pre>"

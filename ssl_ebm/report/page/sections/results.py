@@ -8,9 +8,9 @@ from html import escape
 from ssl_ebm.report.page.figures.ranks import rank_chart
 from ssl_ebm.report.page.sections.layout import folded, table
 from ssl_ebm.report.runs import Group, Study
+from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
-from ssl_ebm.report.tables.text import Row
 
 
 def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], study: Study | None) -> str:
