@@ -32,9 +32,9 @@ class Measure:
 
     Attributes:
         key: Unique; its name in the rows of comparison.json and in study.json.
-        path: Where it lies in `Run.facts`. `{row}` is the encoder or a baseline; `{energy}` is the verification of that
-            row: by the trained energy, or by the cosine of a baseline's features. Any other name in braces stands for
-            all keys that the runs have there, and makes a column of each.
+        path: Where it lies in `EvaluatedRun.facts`. `{row}` is the encoder or a baseline; `{energy}` is that row's
+            verification: by the trained energy, or by the cosine of a baseline's features. Any other name in braces
+            stands for all keys that the runs have there, and makes a column of each.
         title: Its heading in the report.
         show: Value → text.
         tables: Those that show it: "results", "study", "findings" (which a study says in words too), or of
