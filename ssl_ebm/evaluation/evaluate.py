@@ -46,6 +46,8 @@ from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.features.health import health
 from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS, evaluate_bank
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
+from ssl_ebm.evaluation.results import VERSION
+from ssl_ebm.evaluation.stored import current_results, fingerprint
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.networks.encoder import build_encoder
@@ -53,7 +55,6 @@ from ssl_ebm.objectives import FAMILIES, create_objective
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
 
 GALLERY_QUERIES, GALLERY_NEIGHBOURS = 8, 7  # images in the report, and neighbours of each
-VERSION = 5  # of the protocol; a change makes stored baselines stale
 
 
 def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
@@ -67,22 +68,21 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
         FileNotFoundError: It is not a run directory, or there are no weights yet.
     """
     run = RunDirectory(Path(run_dir)).require()
-    fingerprint = _fingerprint(run.encoder)
-    if run.evaluation.is_file() and not force:
-        results = json.loads(run.evaluation.read_text())
-        if results["protocol"]["weights"] == fingerprint and results["protocol"]["version"] == VERSION:
-            return _with_sgd(run, results) if sgd else results
+    weights = fingerprint(run.encoder)
+    stored = None if force else current_results(run.evaluation, weights)
+    if stored is not None:
+        return _with_sgd(run, stored) if sgd else stored
     compute = choose_compute(TrainingConfig(device=device))
     model = compute.place(load(run.path))
     splits = load_data(model.config.data)
-    protocol = _protocol(run, model, splits, fingerprint)
+    protocol = _protocol(run, model, splits, weights)
     bank = _bank(run, model, splits, protocol)
     views = two_views(model.config, splits.image_size, held_out(splits.test).images)
     features = encode_views(model.features, views)
     row, predictions = evaluate_encoder(bank, features, splits.test)
     energy, pairs = measure_energy(model, splits, features, project(model, features))
     clean = splits.test.images[:1].to(model.device).float() / 255
-    results = {
+    results: dict[str, Any] = {
         "run": str(run.path),
         "objective": describe_objective(model.config),
         "protocol": protocol,
@@ -120,13 +120,6 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _fingerprint(path: Path) -> str:
-    """A digest of a file of weights."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: the run has not reached its first checkpoint")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def describe_objective(config: Config) -> dict[str, Any]:
     """The properties of an objective that tables state: its energy as a formula, its family, what it reads."""
     name = config.objective["name"]
@@ -141,7 +134,7 @@ def describe_objective(config: Config) -> dict[str, Any]:
     }
 
 
-def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint: str) -> dict[str, Any]:
+def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, weights: str) -> dict[str, Any]:
     """The conditions under which the numbers were measured: data, sizes, a description of each protocol, weights."""
     metadata = load_tensors(run.encoder)[1]
     return {
@@ -157,7 +150,7 @@ def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint
         "seed": model.config.seed,
         "step": int(metadata["step"]),
         "finished": metadata["finished"] == "True",
-        "weights": fingerprint,
+        "weights": weights,
     }
 
 

@@ -15,8 +15,8 @@ from ssl_ebm.report.page.sections.maps import feature_map, turned
 from ssl_ebm.report.page.sections.strength import relative
 from ssl_ebm.report.runs import Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
+from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.markdown import markdown, plain
-from ssl_ebm.report.tables.measures import sheets
 
 EVERY = ["results", "energies", "strength", "training", "spectrum", "probes", "neighbours", "maps", "outliers"]
 EVERY += ["similarity", "samples", "cost", "classes", "protocol"]

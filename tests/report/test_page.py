@@ -17,7 +17,7 @@ from ssl_ebm.evaluation.energy.verification import histograms
 from ssl_ebm.report.compare import compare
 from ssl_ebm.report.page.page import TITLES, page, section
 from ssl_ebm.report.page.sections.samples import samples
-from ssl_ebm.report.runs import Run, group
+from ssl_ebm.report.runs import EvaluatedRun, group
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 NAMES = ["T-shirt/top", "Trouser", "<Pullover>", *(f"class {c}" for c in range(3, 10))]
@@ -233,7 +233,7 @@ def test_many_runs_and_many_classes_fit(tmp_path):
 def test_energies_of_single_images_and_hidden_units_are_shown(tmp_path):
     image = histograms({"test": np.arange(9.0), "samples": np.arange(4.0), "uniform": np.arange(5.0) + 9})
     results = {"image": image | {"steps": 500, "temperature": 0.0125}, "objective": {"family": "x"}}
-    run = Run(name="ebm", path=tmp_path, results=results, metrics=[], config="")
+    run = EvaluatedRun(name="ebm", path=tmp_path, results=results, metrics=[], config="")
 
     def shown(run):
         return section("samples", samples(group([run])), group([run]))

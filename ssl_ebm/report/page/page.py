@@ -27,9 +27,9 @@ from ssl_ebm.report.page.sections.similarity import similarity
 from ssl_ebm.report.page.sections.spectrum import spectrum
 from ssl_ebm.report.page.sections.strength import strength
 from ssl_ebm.report.page.sections.training import training
-from ssl_ebm.report.runs import Group, Run, Study, group
-from ssl_ebm.report.tables.measures import sheets
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.runs import EvaluatedRun, Group, Study, group
+from ssl_ebm.report.tables.further import sheets
+from ssl_ebm.report.tables.intervals import Row
 
 TITLES = {  # of the sections, by the names of their templates
     "results": "Results",
@@ -59,7 +59,7 @@ TEMPLATES.filters |= {"head_groups": head_groups, "table_style": table_style}
 
 
 def page(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     *,
     notes: Sequence[str],
@@ -112,7 +112,7 @@ def section(key: str, values: Mapping[str, Any], groups: Sequence[Group]) -> Mar
     return Markup(TEMPLATES.get_template(f"{key}.html").render(shared | dict(values)))
 
 
-def _title(groups: Sequence[Group], runs: Sequence[Run], study: Study | None) -> str:
+def _title(groups: Sequence[Group], runs: Sequence[EvaluatedRun], study: Study | None) -> str:
     data = runs[0].results["protocol"]["data"]
     if study is not None:
         return f"{study.name}: {len(groups)} objectives on {data}, {len(runs)} runs, compared as energies"

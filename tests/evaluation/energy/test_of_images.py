@@ -12,6 +12,8 @@ from ssl_ebm.data.resize import resize
 from ssl_ebm.evaluation.energy import of_images as module
 from ssl_ebm.evaluation.energy.of_images import image_measures
 from ssl_ebm.evaluation.energy.verification import histograms
+from ssl_ebm.evaluation.results import ImageEnergies
+from ssl_ebm.evaluation.schema import mismatches
 from ssl_ebm.generative.term import create_head
 from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
@@ -64,6 +66,7 @@ def test_energies_of_single_images(splits, head, monkeypatch):
     metrics = [{"step": 1}, *({"image_gradient_cosine": value} for value in (0.9, None, 0.5, 0.1, 0.3))]
     found = image_measures(model, splits, metrics)
     assert json.loads(json.dumps(found, allow_nan=False)) == found and seen == [12]
+    assert list(mismatches(found, ImageEnergies)) == [("unknown", "ood")], "which stands beside the pairs' scores"
     assert found["gradient_cosine"] == pytest.approx(0.2)  # of .9, .5, .1, .3 the last two
     assert {name: sum(counts) for name, counts in found["histograms"].items()} == {
         **{"test": 40, "samples": module.SAMPLE_CHAINS},
@@ -83,6 +86,7 @@ def test_the_logits_head_is_judged_as_a_classifier(splits, monkeypatch):
     model = build(splits, "logits")
     found = image_measures(model, splits)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert list(mismatches(found, ImageEnergies)) == [("unknown", "ood")]
     x = resize(splits.test.images.float() / 255, 12)
     logits = model.projector(model.encoder.at_any_size(x))
     assert found["classifier"]["top1"] == pytest.approx(float((logits.argmax(1) == splits.test.labels).float().mean()))

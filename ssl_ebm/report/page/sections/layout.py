@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_ebm.report.looks import DISTINCT, Look
 from ssl_ebm.report.runs import Group
-from ssl_ebm.report.tables.sheet import Head, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetHead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def class_names(groups: Sequence[Group], count: int) -> list[str]:
     return [f"class {c}" for c in range(count)]
 
 
-def head_groups(heads: Sequence[Head]) -> list[tuple[str, list[Head]]]:
+def head_groups(heads: Sequence[SheetHead]) -> list[tuple[str, list[SheetHead]]]:
     """Neighbouring columns that share a heading above their own, by that heading; "" where they have none."""
     return [(name, list(members)) for name, members in groupby(heads, key=lambda head: head.group)]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import ndiff
 from typing import Any
 
-from ssl_ebm.report.runs import Group, Run, Study
+from ssl_ebm.report.runs import EvaluatedRun, Group, Study
 
 
-def facts(runs: Sequence[Run]) -> dict[str, str]:
+def facts(runs: Sequence[EvaluatedRun]) -> dict[str, str]:
     """Data, encoder, views and budget at the top of the page; what differs between runs is listed."""
     protocol = runs[0].results["protocol"]
     sizes, configs = protocol["sizes"], [run.results["config"] for run in runs]
@@ -43,7 +43,7 @@ def protocols(groups: Sequence[Group], study: Study | None) -> dict[str, Any]:
     return {"objectives": objectives, "tuning": _in_words(study.tuning or {}) if study else {}}
 
 
-def _run(run: Run, first: Run) -> dict[str, Any]:
+def _run(run: EvaluatedRun, first: EvaluatedRun) -> dict[str, Any]:
     """A run's protocol with its config, or with the lines in which its config differs from the first run's."""
     protocol = _in_words({"run": str(run.path), **run.results["protocol"]})
     if run is first:

@@ -8,9 +8,9 @@ from typing import Any
 from ssl_ebm.report.page.figures.ranks import rank_chart
 from ssl_ebm.report.page.sections.layout import Figure
 from ssl_ebm.report.runs import Group, Study
-from ssl_ebm.report.tables.measures import COLUMNS
+from ssl_ebm.report.tables.intervals import Row
+from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
-from ssl_ebm.report.tables.text import Row
 
 
 def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], study: Study | None) -> dict[str, Any]:
@@ -25,13 +25,12 @@ def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], 
 
 def _ranks(study: Study, groups: Sequence[Group]) -> list[Figure]:
     """Mean ranks of the objectives, one figure a metric that ranks at least two."""
-    titles = {column.key: column.title for column in COLUMNS}
     looks = {group.name: group.look for group in groups}
     figures = []
     for metric, ranks in study.ranks.items():
         if len(ranks) < 2:
             continue
-        title = titles.get(metric, metric.replace("_", " "))
+        title = measure_of(metric).title
         order = ", ".join(f"{name} {rank:.1f}" for name, rank in sorted(ranks.items(), key=lambda item: item[1]))
         chart = rank_chart(
             {name: float(rank) for name, rank in ranks.items()},
