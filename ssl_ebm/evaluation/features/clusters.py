@@ -5,9 +5,6 @@ from __future__ import annotations
 import faiss
 import numpy as np
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
 RESTARTS, ITERATIONS = 5, 50  # of k-means
 DESCRIPTION = f"k-means on unit vectors of test, as many clusters as classes, best of {RESTARTS} starts"
@@ -22,6 +19,11 @@ def cluster_scores(
     Rand index, 0 by chance and 1 at best (Hubert & Arabie 1985); `accuracy` that of the best one-to-one matching of
     clusters and classes.
     """
+    # here, since scikit-learn takes a second to import, and `ssl-ebm compare` needs none of it
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
     clusters = kmeans(features, clusters=min(classes, len(features)))
     counts = contingency_matrix(clusters, labels)
     return {
