@@ -1,4 +1,4 @@
-"""What a device computes best in, measured once and stated in the log."""
+"""Where networks run: the device, and the precision and memory format in which it computes best."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and in what the networks run."""
+    """The device, precision and memory format that networks run in; its text is for the log."""
 
     device: torch.device
     bfloat16: bool
     channels_last: bool
 
     def autocast(self) -> torch.autocast:
-        """The context that the networks' forward runs in."""
+        """The context in which the forward of a network runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def place(self, network: Network) -> Network:
-        """The network on the device, in the memory format: channels_last is three times as fast on a CPU."""
+        """Move a network to the device and the memory format; channels_last is three times as fast on a CPU."""
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.to(self.device)
@@ -37,10 +37,10 @@ class Compute:
 
 
 def choose_compute(config: TrainingConfig, local_rank: int = 0) -> Compute:
-    """The device asked for, or the best there is; bfloat16 and channels_last where they are faster.
+    """Choose the device asked for, or the best there is; bfloat16 and channels_last where they are faster.
 
-    On a GPU both are (Ampere or newer). On a CPU channels_last is (oneDNN's layout), and bfloat16 where the processor
-    computes in it (AVX512-BF16, AMX); emulated it is slower than float32.
+    On a GPU (Ampere or newer) both are faster. On a CPU channels_last is (oneDNN's layout), and bfloat16 if the
+    processor computes in it (AVX512-BF16, AMX); emulated bfloat16 is slower than float32.
 
     Raises:
         ValueError: The device is not there.
@@ -55,7 +55,9 @@ def choose_compute(config: TrainingConfig, local_rank: int = 0) -> Compute:
         raise ValueError(
             f"training.device={name} is not there ({str(error).splitlines()[0]}): use auto or cpu"
         ) from None
-    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type, bool)()
-    bfloat16 = fast if config.precision == "auto" else config.precision == "bfloat16"
+    supports_bfloat16 = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}
+    bfloat16 = (
+        supports_bfloat16.get(device.type, bool)() if config.precision == "auto" else config.precision == "bfloat16"
+    )
     channels_last = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
     return Compute(device, bfloat16, channels_last)

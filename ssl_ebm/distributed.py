@@ -1,4 +1,4 @@
-"""The only file that talks to torch.distributed. With one process every function here is the identity.
+"""Communication between processes: the only file that uses torch.distributed. With one process nothing is sent.
 
 Objectives see the global batch: local anchors against gathered candidates, regularizers on gathered embeddings. The
 gather's backward sums the gradients of all ranks, so that DDP's average over ranks is the gradient of the mean loss of
@@ -17,17 +17,17 @@ from torch.distributed.nn.functional import all_gather
 
 
 def is_distributed() -> bool:
-    """Whether several processes train together."""
+    """True if several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Number of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if is_distributed() else 1
 
 
@@ -59,7 +59,7 @@ def average_over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
-    """Concatenate `x` of all ranks along `dim`, in rank order; differentiable, gradients summed over ranks."""
+    """Concatenate the `x` of all ranks along `dim`, in rank order; gradients flow back, summed over ranks."""
     if not is_distributed():
         return x
     x = x.contiguous()

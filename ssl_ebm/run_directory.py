@@ -1,4 +1,4 @@
-"""Run directory <-> objects. Every file is written whole or not at all, and reading executes nothing."""
+"""The files of a run. Every file is written whole or not at all, and reading one executes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in its place."""
+    """Let `write` fill a temporary file beside `path`, then move it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,48 +29,48 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON with numbers only where numbers are finite."""
+    """Write JSON atomically; a number that is not finite raises a ValueError."""
     write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n"))
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run."""
+    """The directory of one run, and where its files are."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The resolved config."""
+        """The file of the resolved config."""
         return self.path / "config.yaml"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line."""
+        """The file of logged metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
     @property
     def checkpoint(self) -> Path:
-        """All that resuming needs."""
+        """The file with all that resuming needs."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def encoder(self) -> Path:
-        """What a user keeps: backbone, projector, energy."""
+        """The file with what a user keeps: backbone, projector, energy."""
         return self.path / "encoder.safetensors"
 
     @property
     def features(self) -> Path:
-        """The bank."""
+        """The folder of the features that evaluation computes and keeps."""
         return self.path / "features"
 
     @property
     def evaluation(self) -> Path:
-        """Results with their protocols."""
+        """The file of results with their protocols."""
         return self.path / "evaluation.json"
 
     def require(self) -> RunDirectory:
-        """Itself.
+        """Check that this is a run directory, and return it.
 
         Raises:
             FileNotFoundError: It is not a run directory.
@@ -80,7 +80,7 @@ class RunDirectory:
         return self
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; without the last one where a kill cut it off."""
+        """Read all lines of metrics.jsonl, except a last one that a killed run left incomplete."""
         if not self.metrics.is_file():
             return []
         lines = self.metrics.read_text().splitlines(keepends=True)
@@ -92,7 +92,7 @@ class RunDirectory:
             file.write(json.dumps(line) + "\n")
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop lines of steps after `step`, which a resumed run writes again."""
+        """Drop the lines of steps after `step`, because a resumed run writes them again."""
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
         write_atomically(self.metrics, lambda p: p.write_text("".join(lines)))
 
@@ -103,7 +103,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; unpickles nothing but tensors and plain values.
+    """Read a checkpoint; nothing but tensors and plain values is unpickled.
 
     Raises:
         FileNotFoundError: There is none.
@@ -124,7 +124,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Read the tensors and metadata of a safetensors file.
 
     Raises:
         FileNotFoundError: There is none.

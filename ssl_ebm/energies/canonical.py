@@ -23,27 +23,27 @@ Bank = Float[Tensor, "n dim"]
 
 
 class CanonicalForm(nn.Module):
-    """How the energy at the optimum is related to the PMI; here it is -PMI itself (JSD, shared codes).
+    """How an objective's energy at the optimum is related to the PMI. This default is -PMI itself (JSD, shared codes).
 
     Attributes:
-        meaning: What -E is at the optimum.
+        meaning: What -E is at the optimum, as tables say it.
     """
 
     meaning: str = "PMI"
 
     def fit(self, energy: Energy, a: Bank, b: Bank) -> Energy:
-        """The canonical energy.
+        """The canonical energy, which estimates -PMI.
 
         Args:
-            energy: The trained energy.
+            energy: The trained energy E.
             a: Embeddings of one view of a bank of images.
-            b: Of another view of the same images.
+            b: Embeddings of another view of the same images.
         """
         return energy
 
 
 class Offset(CanonicalForm):
-    """-E = PMI + a constant that training knows: SigLIP's bias and noise ratio, NCE's partition, NWJ's 1.
+    """-E = PMI + a constant that is known from training: SigLIP's bias and noise ratio, NCE's partition, NWJ's 1.
 
     Attributes:
         offset: The constant, a buffer; the contrast that owns the canonical form writes it.
@@ -84,16 +84,16 @@ class Ratio(CanonicalForm):
 class Gaussian(CanonicalForm):
     """Embeddings of two views are jointly Gaussian: their canonical correlations give the PMI in closed form.
 
-    Only at the optimum. Trained embeddings have heavier tails than a Gaussian's, and correlations of many dimensions
-    are overconfident, so that one half of the bank gives the correlations and the other half says how far to trust them
-    and refers them to its own marginals: of jointly Gaussian views the scale is 1 and the offsets 0, up to the bank's
-    size.
+    This holds only at the optimum. Trained embeddings have heavier tails than a Gaussian's, and correlations of many
+    dimensions are overconfident. Therefore one half of the bank gives the correlations, and the other half gives the
+    scale at which to trust them and the marginals. For jointly Gaussian views the scale is 1 and the offsets are 0, up
+    to the sampling error of the bank.
     """
 
     meaning = "canonical correlations"
 
     def fit(self, energy: Energy, a: Bank, b: Bank) -> Energy:
-        """β times the energy of one half's shrunk correlations, referred to the other half, on which β is fitted.
+        """β E + offsets: E from the shrunk correlations of one half of the bank, β and offsets from the other half.
 
         Raises:
             ValueError: Half of the bank has too few pairs for the dimension.
@@ -115,16 +115,16 @@ class Shifted(Energy):
         self.register_buffer("shift", shift.clone())
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of E."""
+        """The factors of E."""
         return self.energy.factor(x, side)
 
     def link(self, raw: Tensor) -> Tensor:
-        """That of E, shifted."""
+        """The link of E, plus the shift."""
         return self.energy.link(raw) + self.shift.to(raw.dtype)  # type: ignore[operator]
 
 
 class LogRatio(Energy):
-    """-log(-E(a, b)), from below limited to densities of `floor`: where E ≥ 0 the ratio is estimated as none."""
+    """-log max(-E(a, b), floor), for an energy whose -E estimates a density ratio; the estimate may be negative."""
 
     linear = False
 
@@ -133,11 +133,11 @@ class LogRatio(Energy):
         self.energy, self.floor, self.symmetric = energy, floor, energy.symmetric
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of E."""
+        """The factors of E."""
         return self.energy.factor(x, side)
 
     def link(self, raw: Tensor) -> Tensor:
-        """-log of minus that of E."""
+        """-log max(-link of E, floor)."""
         return -(-self.energy.link(raw)).clamp(min=self.floor).log()
 
 
@@ -146,8 +146,9 @@ class WithUnitMarginals(Energy):
 
         f(a) = -log mean_j exp(g(b_j) - E(a, b_j)),    g(b) = -log mean_i exp(f(a_i) - E(a_i, b))
 
-    That is what p(x, y) / (p(x) p(y)) has. Found by turns (Sinkhorn), without an image's own pairs; with g = 0, f is
-    the free energy. A symmetric E has f = g, and both views of the bank on both sides.
+    The density ratio p(x, y) / (p(x) p(y)) has such means. f and g are found in turns (Sinkhorn) from pairs of
+    different images; with g = 0, f is the free energy. A symmetric E has f = g, and both views of the bank on both
+    sides.
 
     Raises:
         ValueError: E is not an inner product up to offsets, or the bank has less than two images.
@@ -169,20 +170,21 @@ class WithUnitMarginals(Energy):
             a = b = torch.cat([a, b])
             image = image.repeat(2)
         f, (g, offset) = energy.factor(a, "anchor").vectors, energy.factor(b, "candidate")
-        others = math.log(len(image) - int((image == 0).sum()))
-        left, right = f[:, 0] * 0, g[:, 0] * 0 if offset is None else -offset  # f and g less E's own offsets
+        log_others = math.log(len(image) - int((image == 0).sum()))  # log of their number
+        # f(a) and g(b) of the formula, less the offsets that E has itself
+        f_offsets, g_offsets = f[:, 0] * 0, g[:, 0] * 0 if offset is None else -offset
         for _ in range(iterations):
-            new = others - _log_partition(f, torch.cat([g, right[:, None]], dim=1), image)
-            if energy.symmetric:  # one side stands for both; the mean with the last does not go to and fro
-                left = right = (new + right) / 2
+            updated = log_others - _log_partition(f, torch.cat([g, g_offsets[:, None]], dim=1), image)
+            if energy.symmetric:  # one side stands for both; the mean with the last offsets keeps it from oscillating
+                f_offsets = g_offsets = (updated + g_offsets) / 2
             else:
-                left = new
-                right = others - _log_partition(g, torch.cat([f, left[:, None]], dim=1), image)
-        self.register_buffer("anchors", torch.cat([f, left[:, None]], dim=1))
-        self.register_buffer("candidates", torch.cat([g, right[:, None]], dim=1))
+                f_offsets = updated
+                g_offsets = log_others - _log_partition(g, torch.cat([f, f_offsets[:, None]], dim=1), image)
+        self.register_buffer("anchors", torch.cat([f, f_offsets[:, None]], dim=1))
+        self.register_buffer("candidates", torch.cat([g, g_offsets[:, None]], dim=1))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of E with another offset: what the bank gives to it."""
+        """The vectors of E, with the offset that the bank gives to x in place of that of E."""
         vectors = self.energy.factor(x, side).vectors
         bank = (self.candidates if side == "anchor" else self.anchors).to(vectors.dtype)
         return Factor(vectors, _log_partition(vectors, bank) - math.log(len(bank)))
@@ -191,7 +193,7 @@ class WithUnitMarginals(Energy):
 def _log_partition(
     vectors: Float[Tensor, "n k"], bank: Float[Tensor, "m k_and_1"], image: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
-    """Row by row log Σ_j exp(<f_i, g_j> + last_j), over other images than its own."""
+    """Each row's log Σ_j exp(<f_i, g_j> + offset_j), without pairs of one image; the bank's last column is offset_j."""
     ones = vectors.new_ones(len(vectors), 1)
     excluded = None if image is None else SameKey(image, image)
     return EnergyMatrix(Dot(), torch.cat([vectors, ones], dim=1), bank, excluded=excluded).logsumexp()
@@ -203,7 +205,7 @@ def mutual_information(energy: Energy, a: Bank, b: Bank) -> Float[Tensor, ""]:
 
         mean_i [-E(a_i, b_i) - log mean_j exp(-E(a_i, b_j))]
 
-    A bound for any energy; tight where -E is the PMI and the information is well below log n.
+    This is a bound for any energy; it is tight where -E is the PMI and the information is well below log n.
     """
     partition = EnergyMatrix(energy, a, b).logsumexp() - math.log(len(b))
     return (-energy.paired(a, b) - partition).mean()

@@ -20,9 +20,9 @@ class Codes(nn.Module):
 
     Args:
         temperature: τ.
-        prototypes: K; None: the network gives the logits (DINO's last layer has a teacher of its own).
-        dim: Of the embeddings; only with prototypes.
-        frozen: Fraction of the training at whose beginning prototypes get no gradient (SwAV, arXiv 2006.09882).
+        prototypes: K; None: the logits are the network's output (DINO, whose teacher has its own last layer).
+        dim: Dimension of the embeddings; only with prototypes.
+        frozen: Fraction of the training, from its start, in which prototypes get no gradient (SwAV, arXiv 2006.09882).
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Codes(nn.Module):
 
     @property
     def prototypes(self) -> Tensor | None:
-        """Vectors of the codes, whose lengths do nothing."""
+        """A vector for each code, of which only the direction counts; None: the network has them."""
         return None if self.layer is None else self.layer.weight
 
     def set_progress(self, fraction: float) -> None:
-        """How much of the training is done, in [0, 1]: thaws the prototypes."""
+        """Tell how much of the training is done, in [0, 1]: prototypes are frozen at its start."""
         if self.layer is not None:
             self.layer.frozen = fraction < self.frozen
 
     def logits(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch codes"]:
-        """Before the temperature; in [-1, 1] with prototypes."""
+        """Logits before they are divided by the temperature; with prototypes they are cosines, in [-1, 1]."""
         return z if self.layer is None else self.layer(z)
 
     def log_probabilities(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch codes"]:
@@ -60,18 +60,18 @@ class Codes(nn.Module):
         return F.log_softmax(self.logits(z) / self.temperature, dim=-1)
 
     def probabilities(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch codes"]:
-        """The distribution over codes."""
+        """p(k | z)."""
         return self.log_probabilities(z).exp()
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"temperature={self.temperature:g}"
 
 
 class CodeCrossEntropy(Energy):
-    """E(a, q) = -Σ_k q_k log p(k | a) of an embedding and a distribution over codes, as a code `Target` gives it; ≥ 0.
+    """E(a, q) = -Σ_k q_k log p(k | a) ≥ 0 of an embedding a and a distribution q over codes, the target of training.
 
-    An energy of (image, code) averaged under q, plus the exact free energy over codes: <q, E_k> + log Σ_k exp(-E_k).
+    It is the energy of (image, code) averaged under q, less the exact free energy: <q, E_k> + log Σ_k exp(-E_k).
     """
 
     symmetric = False
@@ -98,7 +98,7 @@ class CodeCrossEntropy(Energy):
 class SharedCode(Energy):
     """E(a, b) = -log Σ_k p(k | a) p(k | b) / p(k): minus the pointwise mutual information that one shared code carries.
 
-    p(k) is a running mean over training of both views' p(k | z), a buffer; uniform at first.
+    p(k) is a buffer: the running mean of p(k | z) over the views of training, uniform at first.
     """
 
     linear = False
@@ -112,7 +112,7 @@ class SharedCode(Energy):
         self.register_buffer("marginal", torch.full((count,), 1 / count))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """Vectors p(· | x) / √p(·), on both sides."""
+        """Vectors p(· | x) / √p(·) on both sides; no offsets."""
         return Factor(self.codes.probabilities(x) * self.marginal.clamp(min=1e-12).rsqrt().to(x.dtype), None)
 
     def link(self, raw: Tensor) -> Tensor:
@@ -121,15 +121,15 @@ class SharedCode(Energy):
 
     @torch.no_grad()
     def update(self, z: Float[Tensor, "views batch dim"]) -> None:
-        """Move p(k) towards the batch's mean."""
+        """Move p(k) towards the mean of p(k | z) over the batch."""
         self.marginal.lerp_(self.codes.probabilities(z).mean((0, 1)).to(self.marginal.dtype), 1 - self.momentum)
 
 
 def sinkhorn(log_scores: Float[Tensor, "n codes"], *, iterations: int = 3) -> Float[Tensor, "n codes"]:
-    """Assignments that use every code equally: exp(scores) scaled to columns of n / K and rows of 1, by turns.
+    """Assignments that use every code equally: exp(scores) scaled in turns to column sums n / K and row sums 1.
 
-    Rows are scaled last, so each is a distribution. In logarithms, so that nothing overflows. SwAV (arXiv 2006.09882,
-    eq. 3; Cuturi 2013): log_scores = logits / ε.
+    Rows are scaled last, so that each is a distribution. Scores are logarithms, so that nothing overflows. SwAV (arXiv
+    2006.09882, eq. 3; Cuturi 2013): log_scores = logits / ε.
     """
     log_q = log_scores
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""Jointly Gaussian views: -PMI in closed form by canonical correlations, and how far to trust it."""
+"""The energy of jointly Gaussian views: -PMI in closed form by canonical correlations, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_ebm.energies.pairwise import Energy, Factor, Side
 
 Bank = Float[Tensor, "n dim"]
 
-FIT_PAIRS = 2000  # that a scale is fitted on, all of whose energies are held at once
+MAX_SCALE_PAIRS = 2000  # a scale is fitted on no more pairs; all their energies, 32 MB in float64, are held at once
 
 
 class CanonicalCorrelation(Energy):
@@ -21,14 +21,14 @@ class CanonicalCorrelation(Energy):
         E(a, b) = Σ_k ½ log(1 - ρ_k²) + (ρ_k² (a_k² + b_k²) - 2 ρ_k a_k b_k) / (2 (1 - ρ_k²))
 
     a_k, b_k are the canonical variates. The views are exchangeable, so both sides share mean and covariance, and E is
-    symmetric. Directions with less than `least` of the largest variance are left out.
+    symmetric. Directions of small variance are left out.
 
     Args:
         shrinkage: Weight of the multiple of the identity that the joint covariance is mixed with: 0 for none, None for
             the one of least expected squared error (Ledoit & Wolf 2004, J. Multivariate Analysis 88), a pair of views
             being one sample.
-        least: Of the largest variance.
-        most: Bound on |ρ_k|.
+        min_variance: Smallest variance of a direction that is kept, as a fraction of the largest.
+        max_correlation: Bound on |ρ_k|, below 1.
 
     Raises:
         ValueError: There are too few pairs: at most 2 a dimension, with shrinkage at most 1.
@@ -39,7 +39,13 @@ class CanonicalCorrelation(Energy):
     correlations: Tensor
 
     def __init__(
-        self, a: Bank, b: Bank, *, shrinkage: float | None = 0.0, least: float = 1e-6, most: float = 0.9999
+        self,
+        a: Bank,
+        b: Bank,
+        *,
+        shrinkage: float | None = 0.0,
+        min_variance: float = 1e-6,
+        max_correlation: float = 0.9999,
     ) -> None:
         super().__init__()
         n, d = a.shape
@@ -53,20 +59,20 @@ class CanonicalCorrelation(Energy):
         shrinkage = ledoit_wolf(a, b, within, across) if shrinkage is None else float(shrinkage)
         within = within * (1 - shrinkage) + torch.eye(d).to(within) * (shrinkage * within.trace() / d)
         variance, axes = torch.linalg.eigh(within)
-        kept = variance > least * variance[-1]
+        kept = variance > min_variance * variance[-1]
         whiten = axes[:, kept] * variance[kept].rsqrt()
-        correlations, turn = torch.linalg.eigh(whiten.T @ (across * (1 - shrinkage)) @ whiten)
+        correlations, rotation = torch.linalg.eigh(whiten.T @ (across * (1 - shrinkage)) @ whiten)
         self.register_buffer("center", center)
-        self.register_buffer("directions", whiten @ turn)
-        self.register_buffer("correlations", correlations.clamp(-most, most))
+        self.register_buffer("directions", whiten @ rotation)
+        self.register_buffer("correlations", correlations.clamp(-max_correlation, max_correlation))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """Vectors √(|ρ| / (1 - ρ²)) a_k, ρ's sign on one side; offsets: the squares, half the logarithms."""
+        """Vectors √(|ρ| / (1 - ρ²)) a_k, one side with the sign of ρ; offsets: the squares and half the logarithms."""
         rho = self.correlations.to(x.dtype)
         variates = (x - self.center.to(x.dtype)) @ self.directions.to(x.dtype)
-        rest = 1 - rho.square()
-        vectors = variates * (rho.abs() / rest).sqrt()
-        offset = (variates.square() * (rho.square() / (2 * rest))).sum(1) + rest.log().sum() / 4
+        unexplained = 1 - rho.square()
+        vectors = variates * (rho.abs() / unexplained).sqrt()
+        offset = (variates.square() * (rho.square() / (2 * unexplained))).sum(1) + unexplained.log().sum() / 4
         return Factor(vectors * rho.sign() if side == "anchor" else vectors, offset)
 
 
@@ -80,16 +86,16 @@ def ledoit_wolf(a: Bank, b: Bank, within: Float[Tensor, "dim dim"], across: Floa
     Source: Ledoit & Wolf 2004, J. Multivariate Analysis 88, section 3.2.
     """
     n, d = a.shape
-    first, second, product = a.square().sum(1), b.square().sum(1), (a * b).sum(1)
-    single = ((first + second).square() + 4 * product.square()).sum() / 4  # Σ_i ‖S_i‖² + ‖C_i‖²
-    square = within.square().sum() + across.square().sum()
-    error = (single / n - square) / n
-    spread = square - within.trace().square() / d
-    return float((error / spread).clamp(0, 1)) if spread > 0 else 0.0
+    a_squares, b_squares, products = a.square().sum(1), b.square().sum(1), (a * b).sum(1)
+    pair_squares = ((a_squares + b_squares).square() + 4 * products.square()).sum() / 4  # Σ_i ‖S_i‖² + ‖C_i‖²
+    joint_square = within.square().sum() + across.square().sum()
+    beta_squared = (pair_squares / n - joint_square) / n
+    delta_squared = joint_square - within.trace().square() / d
+    return float((beta_squared / delta_squared).clamp(0, 1)) if delta_squared > 0 else 0.0
 
 
 class Scaled(Energy):
-    """β E(a, b), β ≥ 0, of an energy whose link is the identity."""
+    """β E(a, b) with β ≥ 0, for an energy E whose link is the identity."""
 
     scale: Tensor
 
@@ -101,31 +107,31 @@ class Scaled(Energy):
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of E, times √β and its offset times β."""
+        """The factors of E: its vectors times √β, its offset times β."""
         (vectors, offset), scale = self.energy.factor(x, side), self.scale.to(x.dtype)
         return Factor(vectors * scale.sqrt(), None if offset is None else offset * scale)
 
 
 @torch.no_grad()
-def best_scale(energy: Energy, a: Bank, b: Bank, *, most: float = 10.0, tolerance: float = 1e-6) -> float:
-    """The β ≥ 0 whose β E has the largest InfoNCE bound on pairs, the mean of both sides' anchors.
+def best_scale(energy: Energy, a: Bank, b: Bank, *, max_scale: float = 10.0, tolerance: float = 1e-6) -> float:
+    """The β ≥ 0 for which β E has the largest InfoNCE bound on pairs, averaged over both sides as anchors.
 
         L(β) = -β mean_i E_ii - ½ mean_i log mean_j exp(-β E_ij) - ½ mean_j log mean_i exp(-β E_ij)
 
-    L is concave and L(0) = 0, so that the bound at β is never worse than that of a flat energy: 0 says that the energy
-    tells nothing. The maximum is where the mean energy of the pairs is that which exp(-β E) expects. By Newton's
-    method within a bracket, in float64, on the first `FIT_PAIRS` pairs.
+    L is concave and L(0) = 0, so that the bound at β is never worse than that of a flat energy; β = 0 says that the
+    energy tells nothing. At the maximum the mean energy of the pairs is the one that exp(-β E) expects. Newton's method
+    within a bracket finds it, in float64, on the first `MAX_SCALE_PAIRS` pairs.
 
     Args:
         energy: E.
-        a: Embeddings of one view.
-        b: Of another view of the same images.
-        most: Bound on β, reached where pairs are told apart without error.
-        tolerance: On β.
+        a: Embeddings of one view of some images.
+        b: Embeddings of another view of the same images.
+        max_scale: Bound on β, reached where pairs are told apart without error.
+        tolerance: Change of β at which the iteration ends.
     """
-    energies = energy.cross(a[:FIT_PAIRS].double(), b[:FIT_PAIRS].double())
+    energies = energy.cross(a[:MAX_SCALE_PAIRS].double(), b[:MAX_SCALE_PAIRS].double())
     positive = energies.diagonal().mean()
-    low, high, scale = 0.0, most, 1.0
+    low, high, scale = 0.0, max_scale, 1.0
     for _ in range(60):
         slope, curvature = -positive, torch.zeros_like(positive)
         for dim in (0, 1):

@@ -13,13 +13,13 @@ class LabelEnergy(nn.Module):
         p(y | x) = exp(-E(x, y)) / Σ_y' exp(-E(x, y')) = softmax(f / τ)_y
         F(x)     = -log Σ_y exp(-E(x, y))
 
-    Three things are this one energy. A linear probe fits it by maximum likelihood of p(y | x), f being linear in frozen
-    features; JEM's head is its free energy F, so that a classifier is a density of images too; and E(·, y) is what
-    images of a class are sampled from. A constant added to all logits leaves p(y | x) as it is and moves F: the degree
-    of freedom that a classifier leaves open and that JEM trains (Grathwohl et al. 2020, arXiv 1912.03263).
+    This one energy has three uses. A linear probe fits it by maximum likelihood of p(y | x), with f linear in frozen
+    features. JEM's head is its free energy F, which makes a classifier a density of images too. Images of class y are
+    sampled from E(·, y). A constant added to all logits leaves p(y | x) as it is and moves F: a classifier leaves this
+    degree of freedom open, and JEM trains it (Grathwohl et al. 2020, arXiv 1912.03263).
 
     Args:
-        temperature: τ.
+        temperature: τ > 0.
 
     Raises:
         ValueError: τ is not positive.
@@ -36,7 +36,7 @@ class LabelEnergy(nn.Module):
         return -logits.gather(1, label[:, None].long())[:, 0] / self.temperature
 
     def free_energy(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
-        """F(x_i): the energy of an image whatever its label."""
+        """F(x_i): the energy of an image, whatever its label."""
         return -(logits / self.temperature).logsumexp(1)
 
     def log_probability(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:

@@ -5,7 +5,7 @@ Every energy here is an inner product up to offsets, seen through an increasing 
     E(a, b) = link(-<f(a), g(b)> + u(a) + v(b)),
 
 so that one factorisation serves the pairwise value, the whole matrix, linear-memory tiles and inner-product search. The
-link is the identity but for distances, kernels and codes.
+link is the identity except for distances, kernels and codes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Side = Literal["anchor", "candidate"]
 
 
 class Factor(NamedTuple):
-    """One side of E_ij = link(-<f_i, g_j> + u_i + v_j)."""
+    """Vectors and offsets of one side of E_ij = link(-<f_i, g_j> + u_i + v_j)."""
 
     vectors: Float[Tensor, "n k"]
     offset: Float[Tensor, " n"] | None  # None: zero
@@ -30,20 +30,21 @@ class Factor(NamedTuple):
 class Energy(nn.Module):
     """E(a, b) of two embeddings; low = compatible.
 
-    A subclass gives `factor`, and `link` where it is not the identity; `paired` and `cross` follow from them. One that
-    is no inner product gives `paired` and `cross` instead: it trains by chunks of the matrix, and cannot be searched.
+    A subclass gives `factor`, and `link` where it is not the identity; `paired` and `cross` follow from them. An energy
+    that is no inner product gives `paired` and `cross` instead: it trains by chunks of the matrix, and no index can
+    search it.
 
     Attributes:
-        factorises: True if it has a `factor`; tiles and search need one.
-        linear: True if it is an inner product up to offsets: it factorises, and its `link` is the identity.
+        factorises: True if the energy has a `factor`, which tiles and search need.
+        linear: True if the energy is an inner product up to offsets: it factorises, and its `link` is the identity.
         symmetric: True if E(a, b) = E(b, a).
-        bound: |E| is at most this for all pairs, where that is known beforehand: tiles need no running maximum then.
-        nonnegative: True if E ≥ 0, as losses that square it need.
+        bound: An upper bound of |E| over all pairs; None: not known beforehand, so that tiles check the data.
+        nonnegative: True if E ≥ 0, which losses that square it need.
         scale_free: True if the energy does not depend on the norms of its arguments (cosine); queues of unit vectors
             need this.
-        updates: True if it follows the embeddings by `update`.
-        formula: For tables; {a} and {b} stand for the two embeddings.
-        dim: Dimension of the embeddings that it is made for; None: any.
+        updates: True if the energy follows the embeddings by `update`.
+        formula: The formula in tables; {a} and {b} stand for the two embeddings.
+        dim: Dimension of the embeddings that the energy is made for; None: any.
     """
 
     factorises: bool = True
@@ -57,7 +58,7 @@ class Energy(nn.Module):
     dim: int | None = None
 
     def __init_subclass__(cls) -> None:
-        """Tell the author of an energy at once what else must be set.
+        """Refuse a subclass whose attributes and methods contradict each other, as soon as it is defined.
 
         Raises:
             TypeError: An attribute contradicts the methods that are given.
@@ -73,11 +74,11 @@ class Energy(nn.Module):
         raise TypeError(f"{type(self).__name__} is no inner product: it can be neither searched nor given offsets")
 
     def link(self, raw: Tensor) -> Tensor:
-        """The energy of -<f, g> + u + v, elementwise and increasing."""
+        """The energy, as an elementwise and increasing function of raw = -<f, g> + u + v."""
         return raw
 
     def update(self, z: Float[Tensor, "views batch dim"]) -> None:
-        """Take note of all ranks' projections of a batch after it was scored, in training."""
+        """Follow the projections of a batch on all ranks; called in training, after the batch was scored."""
 
     def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
         """E(a_i, b_i)."""
@@ -99,7 +100,7 @@ class Energy(nn.Module):
 class Cosine(Energy):
     """E(a, b) = -cos(a, b) / τ, in [-1/τ, 1/τ].
 
-    The embeddings of SimCLR, MoCo, SupCon, SigLIP. With `learnable`, log(1/τ) is a parameter, as in SigLIP.
+    The energy of SimCLR, MoCo, SupCon, SigLIP. With `learnable`, log(1/τ) is a parameter, as in SigLIP.
     """
 
     scale_free = True
@@ -116,7 +117,7 @@ class Cosine(Energy):
 
     @property
     def temperature(self) -> float | Tensor:
-        """τ: a number, or a tensor with a gradient where it is learnable."""
+        """τ: a number, or a tensor with a gradient if it is learnable."""
         return self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
@@ -127,7 +128,7 @@ class Cosine(Energy):
         return Factor(unit / (self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)), None)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         if self.log_scale is None:
             return f"temperature={self.fixed_temperature:g}"
         return f"temperature={self.log_scale.detach().neg().exp():g}, learnable"
@@ -152,6 +153,7 @@ class SquaredEuclidean(Energy):
         self.formula = plain if scale == 1 else "1 - cos({a}, {b})" if normalize and scale == 0.5 else scaled
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, float]:
+        """The embeddings, unit vectors if asked for, and the factor of their squared distance."""
         scale = self.scale / x.shape[1] if self.per_dimension else self.scale
         return (F.normalize(x, dim=1) if self.normalize else x), scale
 
@@ -166,14 +168,14 @@ class SquaredEuclidean(Energy):
         return scale * (a - b).square().sum(1)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"scale={self.scale:g}, normalize={self.normalize}, per_dimension={self.per_dimension}"
 
 
 class Distance(Energy):
-    """E(a, b) = ‖a - b‖, of unit vectors where `normalize`; ≥ 0. Equal embeddings have a gradient of 0 instead of NaN.
+    """E(a, b) = ‖a - b‖, of unit vectors if `normalize`; ≥ 0. Equal embeddings have a gradient of 0 instead of NaN.
 
-    LeCun's contrastive loss squares it (Hadsell et al. 2006).
+    LeCun's contrastive loss squares this energy (Hadsell et al. 2006).
     """
 
     linear = False
@@ -186,7 +188,7 @@ class Distance(Energy):
         self.formula = "‖{a} - {b}‖" + (", unit vectors" if normalize else "")
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of the squared distance."""
+        """The factors of the squared distance, which `link` turns into the energy."""
         return self.square.factor(x, side)
 
     def link(self, raw: Tensor) -> Tensor:
@@ -199,9 +201,9 @@ class Distance(Energy):
 
 
 class InverseMultiquadratic(Energy):
-    """E(a, b) = -c / √(c² + ‖a - b‖²) of unit vectors: minus a kernel, in [-1, 0). SSL-HSIC's (arXiv 2106.08320).
+    """E(a, b) = -c / √(c² + ‖a - b‖²) of unit vectors: minus a kernel, in [-1, 0).
 
-    With `learnable`, log c is a parameter.
+    The energy of SSL-HSIC (arXiv 2106.08320). With `learnable`, log c is a parameter.
     """
 
     linear = False
@@ -223,7 +225,7 @@ class InverseMultiquadratic(Energy):
         return self.log_scale.exp()
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of the squared distance."""
+        """The factors of the squared distance, which `link` turns into the energy."""
         return self.square.factor(x, side)
 
     def link(self, raw: Tensor) -> Tensor:
@@ -235,7 +237,7 @@ class InverseMultiquadratic(Energy):
         return self.link(self.square.paired(a, b))
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"scale={self.log_scale.detach().exp():g}" + (", learnable" if self.log_scale.requires_grad else "")
 
 
@@ -258,7 +260,7 @@ class Dot(Energy):
         return Factor(x, None)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"max_norm={self.max_norm}"
 
 
@@ -281,11 +283,11 @@ class Bilinear(Energy):
 
 
 class DirectPrediction(Energy):
-    """E(a, b) = 2 - 2 cos(W a, b), with W not learned but set from the spectrum of the embeddings' correlation.
+    """E(a, b) = 2 - 2 cos(W a, b), where W is not learned but set from the spectrum of the embeddings' correlation C.
 
         C ← m C + (1 - m) mean z zᵀ,   C = U diag(s) Uᵀ,   W = U diag(max(√(s / s_max) + ε, 1e-4)) Uᵀ
 
-    C is not centred and starts at the identity; W follows it after every scored batch. DirectPred (arXiv 2102.06810):
+    C is not centred and starts at the identity; W is set anew after every scored batch. DirectPred (arXiv 2102.06810):
     weight of the old m = .3, ε = .01, every step, as in the authors' README (facebookresearch/luckmatters).
     """
 
@@ -310,13 +312,13 @@ class DirectPrediction(Energy):
         self.register_buffer("weight", torch.eye(dim))
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of the squared distance between unit vectors, of W a on one side."""
+        """The factors of the squared distance between unit vectors, with W a in place of a."""
         weight = self.weight.to(x.dtype, copy=True)  # the update after scoring must not touch what the backward needs
         return self.square.factor(x @ weight if side == "anchor" else x, side)
 
     @torch.no_grad()
     def update(self, z: Float[Tensor, "views batch dim"]) -> None:
-        """Move C towards the batch's, and set W."""
+        """Move C towards the correlation of the batch, and set W from it."""
         flat = z.flatten(0, 1).to(self.correlation.dtype)
         self.correlation.lerp_(flat.T @ flat / len(flat), 1 - self.old_weight)
         values, axes = torch.linalg.eigh(self.correlation)
@@ -325,5 +327,5 @@ class DirectPrediction(Energy):
         self.weight.copy_((axes * gains.clamp(min=1e-4)) @ axes.T)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"dim={len(self.weight)}, epsilon={self.epsilon:g}, old_weight={self.old_weight:g}"

@@ -1,8 +1,8 @@
-"""Rows of energies: each anchor against its own samples, and what a contrast asks of them.
+"""Rows of energies: a row is the energies of one anchor with its samples, which are its positives or its negatives.
 
-A contrast asks of a row log Σ_j exp(-E_ij), the mean of a function of E_ij, or the lowest E_ij. `EnergyMatrix` is the
-definition of all three: the energies of some anchors with all candidates, those left out masked, and reduced; where the
-matrix is large, by chunks of anchors that are computed again in the backward. `tiled` gives two of them faster.
+A contrast asks of a row log Σ_j exp(-E_ij), the mean of a function of E_ij, or the lowest E_ij. `EnergyMatrix` defines
+all three: it computes the energies of some anchors with all candidates, masks those that are left out, and reduces
+them; a large matrix by chunks of anchors that are computed again in the backward. `tiled` gives the first two faster.
 """
 
 from __future__ import annotations
@@ -23,73 +23,65 @@ from ssl_ebm.energies.tiled.factors import Factors
 from ssl_ebm.energies.tiled.kernels import lowest
 from ssl_ebm.energies.tiled.tiles import Tile, lay_tiles
 
-DENSE = 1 << 22  # matrices up to this many entries (16 MiB in float32) are computed once and kept
-DENSE_LOGSUMEXP = 1 << 18  # the same for log-sum-exps, which by tiles pass over less memory
-CHUNK = 1 << 19  # entries of a chunk of anchors, and of a tile, above that
-ACCELERATOR = 16  # chunks are so many times larger where a kernel's launch costs more than its work
+MAX_DENSE_ENTRIES = 1 << 22  # a matrix of no more entries (16 MiB in float32) is computed once and kept
+MAX_DENSE_LOGSUMEXP_ENTRIES = 1 << 18  # the same for log-sum-exps, because tiles pass over less memory
+CHUNK_ENTRIES = 1 << 19  # of a chunk of anchors, and of a tile, where the matrix is larger
+ACCELERATOR_CHUNK_FACTOR = 16  # chunks are so many times larger where a kernel's launch costs more than its work
 
 Value = Float[Tensor, " n"] | Float[Tensor, ""]
 
 
 class SameKey(NamedTuple):
-    """Anchors and candidates that agree in a key, such as a class."""
+    """The pairs (anchor, candidate) whose keys are equal, such as those of one class."""
 
     anchors: Int[Tensor, " n"]
     candidates: Int[Tensor, " m"]
 
 
 class Pairs(NamedTuple):
-    """Single pairs (anchor, candidate) by their positions; in any order, each once."""
+    """The pairs (anchor, candidate) at the listed positions; in any order, each once."""
 
     anchors: Int[Tensor, " p"]
     candidates: Int[Tensor, " p"]
 
 
 class Rows:
-    """Energies of n anchors, each against its own samples.
-
-    Attributes:
-        complete: Whether every anchor is known to have samples.
-    """
-
-    complete: bool = False
+    """Energies of n anchors, each with its own samples."""
 
     @property
     def count(self) -> Float[Tensor, " n"]:
-        """How many samples each anchor has."""
+        """Number of samples of each anchor."""
         raise NotImplementedError
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ_j exp(-E_ij); about -1e38 for an anchor without samples."""
+        """Each row's log Σ_j exp(-E_ij); about -1e38 for an anchor without samples."""
         raise NotImplementedError
 
     def mean(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
-        """mean_j function(E_ij, *values), elementwise in E; 0 for an anchor without samples.
+        """mean_j function(E_ij, *values) of each row; 0 for an anchor without samples.
 
         Args:
-            function: Captures no tensor that needs a gradient: such a tensor is one of the values.
-            values: One per anchor, seen by the function as a column, or a scalar.
+            function: Elementwise in E. It captures no tensor that needs a gradient: such a tensor is one of the values.
+            values: Each has one number per anchor, which the function sees as a column, or is a scalar.
         """
         raise NotImplementedError
 
     def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_j E_ij; 0 for an anchor without samples."""
+        """mean_j E_ij of each row; 0 for an anchor without samples."""
         return self.mean(lambda energy: energy)
 
     def minimum(self) -> Float[Tensor, " n"]:
-        """min_j E_ij, of the sample that offends most; about 1e38 for an anchor without samples."""
+        """min_j E_ij of each row; about 1e38 for an anchor without samples."""
         raise NotImplementedError
 
     def logsumexp_with(self, other: Rows) -> Float[Tensor, " n"]:
-        """log(Σ exp(-E) + Σ' exp(-E')) over the samples of both."""
+        """log(Σ exp(-E) + Σ' exp(-E')) of each anchor, over its samples in these rows and in the other ones."""
         return torch.logaddexp(self.logsumexp(), other.logsumexp())
 
 
 @dataclass(eq=False)
 class Paired(Rows):
-    """The same small number of samples for every anchor, their energies given."""
-
-    complete = True
+    """Energies with the same small number p of samples for every anchor."""
 
     energies: Float[Tensor, "n p"]
 
@@ -99,25 +91,25 @@ class Paired(Rows):
         return self.energies.new_full(self.energies.shape[:1], self.energies.shape[1])
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ_p exp(-E_ip)."""
+        """Each row's log Σ_p exp(-E_ip)."""
         return -self.energies[:, 0] if self.energies.shape[1] == 1 else torch.logsumexp(-self.energies, dim=1)
 
     def mean(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
-        """mean_p function(E_ip, *values)."""
+        """mean_p function(E_ip, *values) of each row."""
         return _apply(function, self.energies, values).mean(1)
 
     def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_p E_ip."""
+        """mean_p E_ip of each row."""
         return self.energies.mean(1)
 
     def minimum(self) -> Float[Tensor, " n"]:
-        """min_p E_ip."""
+        """min_p E_ip of each row."""
         return self.energies.amin(1)
 
 
 @dataclass(eq=False)
 class Listed(Rows):
-    """Any number of samples an anchor, given as a list of energies and the anchor of each."""
+    """Energies with any number of samples for each anchor, in a list: `energies[k]` belongs to anchor `anchor[k]`."""
 
     energies: Float[Tensor, " p"]
     anchor: Int[Tensor, " p"]
@@ -125,43 +117,43 @@ class Listed(Rows):
 
     @cached_property
     def count(self) -> Float[Tensor, " n"]:
-        """How often each anchor is listed."""
+        """Number of samples of each anchor: how often it is listed."""
         return torch.bincount(self.anchor, minlength=self.n).to(self.energies.dtype)
 
     def _sum(self, values: Float[Tensor, " p"]) -> Float[Tensor, " n"]:
         return values.new_zeros(self.n).index_add_(0, self.anchor, values)
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ exp(-E) over an anchor's entries."""
-        floor = self.minimum().detach()
-        total = self._sum(torch.exp(floor[self.anchor] - self.energies))
-        none = total == 0
-        return torch.where(none, lowest(total.dtype), torch.where(none, 1, total).log() - floor)
+        """Each row's log Σ exp(-E) over the listed energies of its anchor."""
+        minimum = self.minimum().detach()
+        total = self._sum(torch.exp(minimum[self.anchor] - self.energies))
+        empty = total == 0
+        return torch.where(empty, lowest(total.dtype), torch.where(empty, 1, total).log() - minimum)
 
     def mean(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
-        """Mean of function(E, *values) over an anchor's entries."""
+        """Mean of function(E, *values) over the listed energies of each anchor."""
         listed_values = (value[self.anchor] if value.dim() else value for value in values)
         results = function(self.energies, *listed_values).expand_as(self.energies)
         return self._sum(results) / self.count.clamp(min=1)
 
     def minimum(self) -> Float[Tensor, " n"]:
-        """The lowest of an anchor's energies."""
-        none = self.energies.new_full((self.n,), -lowest(self.energies.dtype))
-        return none.scatter_reduce(0, self.anchor, self.energies, "amin")
+        """The lowest of the listed energies of each anchor."""
+        of_empty_rows = self.energies.new_full((self.n,), -lowest(self.energies.dtype))
+        return of_empty_rows.scatter_reduce(0, self.anchor, self.energies, "amin")
 
 
 @dataclass(eq=False)
 class EnergyMatrix(Rows):
-    """Anchors against all candidates but those that are left out; energies are computed when they are reduced.
+    """Energies of anchors with all candidates except those left out; they are computed when they are reduced.
 
     Args:
         energy: E.
         anchors: a_i.
         candidates: b_j.
-        excluded: Candidates that an anchor never takes.
-        only: Candidates that it takes at most, those of its key; what is excluded besides are pairs.
+        excluded: The pairs that are left out.
+        only: Keys; only pairs of equal keys are taken, and `excluded` is a `Pairs` or None.
         symmetric: A promise that halves the work of tiles: anchors and candidates are the same vectors in the same
-            order, what is left out is symmetric, and so is the energy.
+            order, and both the energy and the choice of pairs are symmetric.
     """
 
     energy: Energy
@@ -173,19 +165,19 @@ class EnergyMatrix(Rows):
     _dense: tuple[Tensor, Tensor | None] | None = field(default=None, init=False)
 
     def logsumexp(self) -> Float[Tensor, " n"]:
-        """Row by row log Σ_j exp(-E_ij) over the candidates taken."""
-        if self.energy.linear and len(self.anchors) * len(self.candidates) > DENSE_LOGSUMEXP:
+        """Each row's log Σ_j exp(-E_ij) over the candidates taken."""
+        if self.energy.linear and len(self.anchors) * len(self.candidates) > MAX_DENSE_LOGSUMEXP_ENTRIES:
             return kernels.logsumexp(self._factors, self._tiles, bound=self.energy.bound)
-        none = torch.finfo(self.anchors.dtype).max / 4  # finite: a row without samples has no gradient instead of a NaN
+        highest = torch.finfo(self.anchors.dtype).max / 4  # finite: a row without samples has a gradient of 0, not NaN
         return self._reduce(
             lambda energies, left_out, _: torch.logsumexp(
-                -(energies if left_out is None else energies.masked_fill(left_out, none)), dim=1
+                -(energies if left_out is None else energies.masked_fill(left_out, highest)), dim=1
             )
         )
 
     def mean(self, function: Callable[..., Tensor], *values: Value) -> Float[Tensor, " n"]:
-        """mean_j function(E_ij, *values) over the candidates taken."""
-        if self.energy.factorises and len(self.anchors) * len(self.candidates) > DENSE:
+        """mean_j function(E_ij, *values) of each row, over the candidates taken."""
+        if self.energy.factorises and len(self.anchors) * len(self.candidates) > MAX_DENSE_ENTRIES:
             link, linear = self.energy.link, self.energy.linear
             parameters = [] if linear else [p for p in self.energy.parameters() if p.requires_grad]
             factors, tiles = self._factors, self._tiles
@@ -199,16 +191,16 @@ class EnergyMatrix(Rows):
         return self._reduce(reduction) / self.count.clamp(min=1)
 
     def minimum(self) -> Float[Tensor, " n"]:
-        """The lowest energy of the candidates taken."""
-        none = -lowest(self.anchors.dtype)
+        """min_j E_ij of each row, over the candidates taken."""
+        highest = -lowest(self.anchors.dtype)
         return self._reduce(
-            lambda energies, left_out, _: (energies if left_out is None else energies.masked_fill(left_out, none)).amin(
-                1
+            lambda energies, left_out, _: torch.amin(
+                energies if left_out is None else energies.masked_fill(left_out, highest), dim=1
             )
         )
 
     def mean_energy(self) -> Float[Tensor, " n"]:
-        """mean_j E_ij; in O(n + m) where the link is the identity: sums of factors, over all candidates or a key's."""
+        """mean_j E_ij of each row; in O(n + m) for a linear energy, from sums of its factors."""
         if not self.energy.linear:
             return super().mean_energy()
         f, g, u, v = self._factors
@@ -216,17 +208,17 @@ class EnergyMatrix(Rows):
         total = -f @ g.sum(0) + len(g) * u + v.sum()
         if self._key is not None:
             group, anchor_group, sizes = _groups(self._key)
-            vectors = g.new_zeros(len(sizes), g.shape[1]).index_add_(0, group, g)
-            offsets = v.new_zeros(len(sizes)).index_add_(0, group, v)
-            of_key = -(f * vectors[anchor_group]).sum(1) + sizes[anchor_group] * u + offsets[anchor_group]
-            of_key = torch.where(anchor_group >= 0, of_key, 0)
-            total = of_key if self.only is not None else total - of_key
-        i, j = self._single
+            g_sums = g.new_zeros(len(sizes), g.shape[1]).index_add_(0, group, g)
+            v_sums = v.new_zeros(len(sizes)).index_add_(0, group, v)
+            key_total = -(f * g_sums[anchor_group]).sum(1) + sizes[anchor_group] * u + v_sums[anchor_group]
+            key_total = torch.where(anchor_group >= 0, key_total, 0)
+            total = key_total if self.only is not None else total - key_total
+        i, j = self._left_out_pairs
         total = total.index_add(0, i, -(f[i] * g[j]).sum(1) + u[i] + v[j], alpha=-1)
         return torch.where(self.count > 0, total / self.count.clamp(min=1), 0)
 
     def logsumexp_with(self, other: Rows) -> Float[Tensor, " n"]:
-        """As in `Rows`; in one pass where this takes the candidates of a key, and the other all the rest."""
+        """log(Σ exp(-E) + Σ' exp(-E')); in one pass where the other rows take just what these leave out by key."""
         if not (isinstance(other, EnergyMatrix) and self.only is not None and other.excluded is self.only):
             return super().logsumexp_with(other)
         both = EnergyMatrix(
@@ -236,26 +228,26 @@ class EnergyMatrix(Rows):
 
     @cached_property
     def count(self) -> Float[Tensor, " n"]:
-        """How many candidates each anchor takes."""
+        """Number of candidates that each anchor takes."""
         n, m = len(self.anchors), len(self.candidates)
         count = torch.full((n,), m, device=self.anchors.device)
         if self._key is not None:
             _, anchor_group, sizes = _groups(self._key)
-            of_key = torch.where(anchor_group >= 0, sizes[anchor_group], 0)
-            count = of_key if self.only is not None else count - of_key
-        return (count - torch.bincount(self._single.anchors, minlength=n)).to(self.anchors.dtype)
+            key_count = torch.where(anchor_group >= 0, sizes[anchor_group], 0)
+            count = key_count if self.only is not None else count - key_count
+        return (count - torch.bincount(self._left_out_pairs.anchors, minlength=n)).to(self.anchors.dtype)
 
     @property
     def _key(self) -> SameKey | None:
-        """What decides in blocks."""
+        """The keys that decide which candidates are taken; None: no keys do."""
         return self.excluded if isinstance(self.excluded, SameKey) else self.only
 
     @cached_property
-    def _single(self) -> Pairs:
-        """Pairs that are left out one by one, of those that the key would let pass."""
+    def _left_out_pairs(self) -> Pairs:
+        """The pairs that are left out one by one, among those that the keys would take."""
         if not isinstance(self.excluded, Pairs):
-            none = torch.zeros(0, dtype=torch.int64, device=self.anchors.device)
-            return Pairs(none, none)
+            no_positions = torch.zeros(0, dtype=torch.int64, device=self.anchors.device)
+            return Pairs(no_positions, no_positions)
         i, j = self.excluded
         taken = slice(None) if self.only is None else self.only.anchors[i] == self.only.candidates[j]
         return Pairs(i[taken], j[taken])
@@ -269,38 +261,38 @@ class EnergyMatrix(Rows):
     def _tiles(self) -> list[Tile]:
         return lay_tiles(
             (len(self.anchors), len(self.candidates)),
-            self._chunk,
+            self._chunk_entries,
             keys=self._key,
-            same=self.only is not None,
-            holes=self._single,
+            takes_equal_keys=self.only is not None,
+            left_out=self._left_out_pairs,
             symmetric=self.symmetric and self.anchors.requires_grad == self.candidates.requires_grad,
         )
 
     @property
-    def _chunk(self) -> int:
-        return CHUNK if self.anchors.device.type == "cpu" else CHUNK * ACCELERATOR
+    def _chunk_entries(self) -> int:
+        return CHUNK_ENTRIES * (1 if self.anchors.device.type == "cpu" else ACCELERATOR_CHUNK_FACTOR)
 
     def _reduce(self, reduction: Callable[[Tensor, Tensor | None, slice], Tensor]) -> Float[Tensor, " n"]:
-        """What the definition gives of all anchors, at once or by chunks that are computed again in the backward.
+        """Reduce the rows of all anchors, at once or by chunks that are computed again in the backward.
 
         Args:
-            reduction: Energies of some anchors with all candidates, which of these are left out (None: none), and the
-                anchors' slice -> a number for each anchor.
+            reduction: A function of the energies of some anchors with all candidates, of which of these are left out
+                (None: none), and of the anchors' slice; it gives a number for each anchor.
         """
         n, m = len(self.anchors), len(self.candidates)
-        if n * m <= DENSE:
+        if n * m <= MAX_DENSE_ENTRIES:
             self._dense = self._dense or self._block(slice(0, n))
             return reduction(*self._dense, slice(0, n))
 
         def reduced(rows: slice) -> Tensor:
             return reduction(*self._block(rows), rows)
 
-        size = max(1, self._chunk // m)
+        size = max(1, self._chunk_entries // m)
         chunks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
         return torch.cat([checkpoint(reduced, rows, use_reentrant=False, preserve_rng_state=False) for rows in chunks])
 
     def _block(self, rows: slice) -> tuple[Float[Tensor, "rows m"], Bool[Tensor, "rows m"] | None]:
-        """Energies of some anchors with all candidates, and which of these they leave out; None: they take all."""
+        """Energies of some anchors with all candidates, and which of these are left out (None: none)."""
         energies, left_out = self.energy.cross(self.anchors[rows], self.candidates), None
         if self.only is not None:
             left_out = self.only.anchors[rows, None] != self.only.candidates
@@ -309,13 +301,13 @@ class EnergyMatrix(Rows):
         elif self.excluded is not None:
             left_out = torch.zeros_like(energies, dtype=torch.bool) if left_out is None else left_out
             i, j = self.excluded
-            here = (i >= rows.start) & (i < rows.stop)
-            left_out[i[here] - rows.start, j[here]] = True
+            in_block = (i >= rows.start) & (i < rows.stop)
+            left_out[i[in_block] - rows.start, j[in_block]] = True
         return energies, left_out
 
 
 class Listing(NamedTuple):
-    """Vectors, and the anchor that each is a sample of, by its position."""
+    """A list of positives: `vectors[k]` is one of the anchor at position `anchors[k]`."""
 
     anchors: Int[Tensor, " p"]
     vectors: Float[Tensor, "p dim"]
@@ -327,11 +319,12 @@ class Comparison:
 
     Attributes:
         anchors: a_i.
-        positives: As many for every anchor, a matrix each; a listing; or a key: the candidates that share the anchor's.
-        candidates: None: nothing is a negative.
-        excluded: Candidates that are no negatives of an anchor.
-        itself: Of positives by key, the pairs of an anchor with itself.
-        symmetric: Anchors and candidates are the same vectors in the same order, and what is excluded is symmetric.
+        positives: Matrices, each with one positive of every anchor; or a list of positives; or keys, where an anchor's
+            positives are the candidates of its key.
+        candidates: b_j; None: there are no negatives.
+        excluded: The pairs (anchor, candidate) in which the candidate is no negative.
+        itself: The pairs of an anchor with itself, which positives by key would include.
+        symmetric: True if anchors and candidates are the same vectors in the same order, and `excluded` is symmetric.
     """
 
     anchors: Float[Tensor, "n dim"]
@@ -342,7 +335,7 @@ class Comparison:
     symmetric: bool = False
 
     def rows(self, energy: Energy) -> tuple[Rows, Rows | None]:
-        """Energies of the positives, and of the negatives where there are any."""
+        """Rows of the positives, and of the negatives where there are candidates."""
         a, b, symmetric = self.anchors, self.candidates, self.symmetric and energy.symmetric
         negative = None if b is None else EnergyMatrix(energy, a, b, excluded=self.excluded, symmetric=symmetric)
         positives = self.positives
@@ -352,18 +345,18 @@ class Comparison:
         if isinstance(positives, Listing):
             energies = energy.paired(a[positives.anchors], positives.vectors)
             return Listed(energies, positives.anchors, len(a)), negative
-        return Paired(torch.stack([energy.paired(a, b) for b in positives], dim=1)), negative
+        return Paired(torch.stack([energy.paired(a, positive) for positive in positives], dim=1)), negative
 
 
 def _apply(
     function: Callable[..., Tensor], energies: Float[Tensor, "n p"], values: tuple[Value, ...]
 ) -> Float[Tensor, "n p"]:
-    """The function of all energies and of each anchor's values, or of values common to all."""
+    """Apply a function to energies and values; a value per anchor becomes a column."""
     return function(energies, *(value[:, None] if value.dim() else value for value in values)).expand_as(energies)
 
 
 def _groups(key: SameKey) -> tuple[Int[Tensor, " m"], Int[Tensor, " n"], Int[Tensor, " groups"]]:
-    """Group of each candidate, group of each anchor's key (-1: no candidate has it), size of each group."""
+    """Group the candidates by key: group of each candidate, group of each anchor (-1: none), size of each group."""
     keys, group, sizes = torch.unique(key.candidates, return_inverse=True, return_counts=True)
     position = torch.searchsorted(keys, key.anchors).clamp(max=len(keys) - 1)
     return group, torch.where(keys[position] == key.anchors, position, -1), sizes

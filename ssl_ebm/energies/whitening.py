@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ssl_ebm.energies.pairwise import Energy, Factor, Side, SquaredEuclidean
 
-METHODS = ("cholesky", "zca")
+WHITENING_METHODS = ("cholesky", "zca")
 Matrix = Float[Tensor, "*batch dim dim"]
 
 
@@ -24,7 +24,7 @@ def eigh(matrix: Matrix) -> tuple[Float[Tensor, "*batch dim"], Matrix]:
 
 
 class _InverseSquareRoot(torch.autograd.Function):
-    """C^(-1/2). Its derivative divides by sums of roots, not by differences: equal eigenvalues are no problem."""
+    """C^(-1/2). Its derivative divides by sums of roots and not by differences, so that eigenvalues may be equal."""
 
     @staticmethod
     def forward(ctx: Any, covariance: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class _InverseSquareRoot(torch.autograd.Function):
 
 
 def ridged(covariance: Matrix, eps: float) -> Matrix:
-    """C + ε (tr C / D + 1e-4) I: positive definite where C is singular or zero, and ε is relative to its scale."""
+    """C + ε (tr C / D + 1e-4) I: positive definite even where C is singular or zero; ε is relative to C's scale."""
     dim = covariance.shape[-1]
     trace = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     return covariance + eps * (trace + 1e-4)[..., None, None] * torch.eye(dim).to(covariance)
@@ -56,15 +56,16 @@ def cholesky(covariance: Matrix) -> Matrix:
 
 
 def whiten(x: Float[Tensor, "*batch n dim"], *, method: str, eps: float) -> Float[Tensor, "*batch n dim"]:
-    """White coordinates of n samples in their own mean and unbiased covariance.
+    """White coordinates of n samples, by their own mean and unbiased covariance.
 
-    Cholesky's W is triangular and depends on the order of the dimensions; ZCA's is symmetric: it turns with x.
+    Cholesky's W is triangular and depends on the order of the dimensions; ZCA's is symmetric: white coordinates rotate
+    as x does.
 
     Raises:
         ValueError: The method is neither "cholesky" nor "zca".
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    if method not in WHITENING_METHODS:
+        raise ValueError(f"method must be one of {WHITENING_METHODS}, got {method!r}")
     centred = x - x.mean(-2, keepdim=True)
     covariance = ridged(centred.mT @ centred / (x.shape[-2] - 1), eps)
     if method == "cholesky":
@@ -73,14 +74,14 @@ def whiten(x: Float[Tensor, "*batch n dim"], *, method: str, eps: float) -> Floa
 
 
 class Whitened(Energy):
-    """E(a, b) = 2 - 2 cos(W (a - μ), W (b - μ)), Wᵀ W = C⁻¹, in [0, 4]: W-MSE's distance, of one pair alone.
+    """E(a, b) = 2 - 2 cos(W (a - μ), W (b - μ)), Wᵀ W = C⁻¹, in [0, 4]: W-MSE's distance for a pair without a batch.
 
-    μ and C are running statistics of all views, which `update` moves; cosines are the same for every W. Buffers are
-    float64, as C may be nearly singular; so is what is computed with them.
+    μ and C are running statistics of all views, which `update` moves; cosines are the same for every W. Buffers and
+    computations are in float64, because C may be nearly singular.
 
     Args:
-        dim: Of the embeddings.
-        momentum: What is left of the old statistics after a batch; the first batch's are copied.
+        dim: Dimension of the embeddings.
+        momentum: Weight of the old statistics after a batch; those of the first batch are copied.
         eps: ε of the ridge on C.
     """
 
@@ -114,7 +115,7 @@ class Whitened(Energy):
         return F.normalize((x.double() - self.mean.double()) @ self.whitener.double().T, dim=1).to(x.dtype)
 
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
-        """That of the squared distance of unit vectors in white coordinates."""
+        """The factors of the squared distance of unit vectors in white coordinates."""
         return self.square.factor(self.whiten(x), side)
 
     def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
@@ -123,18 +124,18 @@ class Whitened(Energy):
 
     @torch.no_grad()
     def update(self, z: Float[Tensor, "views batch dim"]) -> None:
-        """Move mean and covariance towards the batch's, its views taken as one sample, and find W anew."""
+        """Move mean and covariance towards those of the batch, all views together, and compute W anew."""
         flat = z.flatten(0, 1).double()
         mean = flat.mean(0)
         covariance = (flat - mean).T @ (flat - mean) / (len(flat) - 1)
-        old = self.momentum * (self.batches > 0).double()
-        self.mean.copy_(old * self.mean + (1 - old) * mean)
-        self.covariance.copy_(old * self.covariance + (1 - old) * covariance)
+        old_weight = self.momentum * (self.batches > 0).double()
+        self.mean.copy_(old_weight * self.mean + (1 - old_weight) * mean)
+        self.covariance.copy_(old_weight * self.covariance + (1 - old_weight) * covariance)
         identity = torch.eye(len(mean)).to(flat)
         factor = cholesky(ridged(self.covariance.double(), self.eps))
         self.whitener.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
         self.batches.add_(1)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"dim={len(self.mean)}, momentum={self.momentum:g}, eps={self.eps:g}"

@@ -1,4 +1,4 @@
-"""BatchNorm of eval mode as a fixed affine map."""
+"""Replacements of BatchNorm: by GroupNorm, or by the fixed affine map that it is in eval mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BATCH_NORMS = nn.modules.batchnorm._BatchNorm  # BatchNorm1d to 3d, SyncBatchNor
 
 
 class FixedAffine(nn.Module):
-    """What a BatchNorm is in eval mode: x scale + shift for each channel, with its statistics fixed."""
+    """The map of a BatchNorm in eval mode: x scale + shift for each channel, with fixed statistics."""
 
     scale: Tensor
     shift: Tensor
@@ -24,21 +24,21 @@ class FixedAffine(nn.Module):
         self.register_buffer("shift", -mean * scale + (0 if norm.bias is None else norm.bias.detach()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of [n, channels, ...]."""
+        """Map x of shape [n, channels, ...] to x scale + shift."""
         shape = (-1,) + (1,) * (x.ndim - 2)
         return x * self.scale.view(shape) + self.shift.view(shape)
 
 
 def convert_batch_norm(network: nn.Module, to: str = "group_norm", *, groups: int = 1) -> nn.Module:
-    """Replace every BatchNorm, in place; returns the network.
+    """Replace every BatchNorm of a network, in place; returns the network.
 
-    `group_norm` is for a network that is still to be trained: GroupNorm with the old scale and shift, another function.
-    `affine` is for a trained one: the same function as in eval mode, with nothing left to learn in it.
+    "group_norm" is for a network that is still to be trained: GroupNorm with the old scale and shift, which is another
+    function. "affine" is for a trained network: the same function as in eval mode, with nothing left to learn in it.
 
     Args:
-        network: Any.
-        to: See above.
-        groups: Of the GroupNorm, where it divides the channels; else 1, which is LayerNorm over channels and pixels.
+        network: Any network.
+        to: "group_norm" or "affine".
+        groups: Groups of a GroupNorm whose channels they divide; others have 1: LayerNorm over channels and pixels.
 
     Raises:
         ValueError: Unknown `to`, or a BatchNorm without running statistics made affine.
@@ -46,13 +46,13 @@ def convert_batch_norm(network: nn.Module, to: str = "group_norm", *, groups: in
     if to not in ("group_norm", "affine"):
         raise ValueError(f"to must be 'group_norm' or 'affine', got {to!r}")
     if isinstance(network, BATCH_NORMS):
-        return _converted(network, to, groups)
+        return _replacement(network, to, groups)
     for name, child in network.named_children():
         setattr(network, name, convert_batch_norm(child, to, groups=groups))
     return network
 
 
-def _converted(norm: nn.modules.batchnorm._BatchNorm, to: str, groups: int) -> nn.Module:
+def _replacement(norm: nn.modules.batchnorm._BatchNorm, to: str, groups: int) -> nn.Module:
     new: nn.Module
     if to == "affine":
         new = FixedAffine(norm)
@@ -64,5 +64,6 @@ def _converted(norm: nn.modules.batchnorm._BatchNorm, to: str, groups: int) -> n
                 if (old := getattr(norm, name)) is not None:
                     getattr(new, name).copy_(old)
         new = new.to(norm.weight if norm.weight is not None else new.weight)
-    behind = [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None)) if part is not None]
-    return nn.Sequential(new, *behind) if behind else new  # timm's BatchNormAct2d holds its activation
+    # timm's BatchNormAct2d holds what follows it
+    following = [layer for layer in (getattr(norm, "drop", None), getattr(norm, "act", None)) if layer is not None]
+    return nn.Sequential(new, *following) if following else new

@@ -1,4 +1,4 @@
-"""What encoders give and objectives take."""
+"""Embeddings: what encoders give and objectives take."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Embeddings:
     `Embeddings(projection=z)` is enough for most objectives; `Objective.uses` names the optional parts that one reads.
 
     Attributes:
-        projection: projector(backbone(x)), where the energy lives.
-        features: Backbone output, what users keep.
+        projection: projector(backbone(x)), which the energy compares.
+        features: backbone(x), which users keep.
         prediction: predictor(projection).
         target: The EMA teacher's projection of the global views, without gradient.
         index: Position of each image in its data set.
-        label: Class of each image; read by supervised objectives only.
-        global_views: With multi-crop, so many leading views are global ones; None: all.
+        label: Class of each image, -1 where unknown; only supervised objectives read it.
+        global_views: With multi-crop, the number of leading views that are global ones; None: all views are.
     """
 
     projection: Float[Tensor, "views batch dim"]
@@ -35,14 +35,14 @@ class Embeddings:
     global_views: int | None = None
 
     def float(self) -> Embeddings:
-        """Half-precision parts as float32; float32 and float64 stay as they are."""
+        """The same embeddings with half-precision parts as float32; float32 and float64 stay as they are."""
         half = (torch.float16, torch.bfloat16)
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changes = {name: x.float() for name, x in parts.items() if isinstance(x, Tensor) and x.dtype in half}
         return replace(self, **cast("dict[str, Any]", changes))
 
     def require(self, name: str, *, why: str) -> Tensor:
-        """The optional part called `name`.
+        """The optional part called `name`, which `why` needs.
 
         Raises:
             ValueError: It is missing.

@@ -1,4 +1,4 @@
-"""The networks: a timm backbone, and around it projector, predictor and teacher."""
+"""Encoders: a timm backbone whose stem is adapted to the size of the images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ssl_ebm.registry import unknown_name
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Which backbone.
+    """The section of a config that describes the encoder.
 
     Attributes:
-        name: A timm model's name.
-        kwargs: Its own arguments, passed to `timm.create_model`.
+        name: Name of a timm model.
+        kwargs: Arguments of the timm model, passed to `timm.create_model`.
         pretrained: Start from timm's weights.
         adapt_stem: Remove downsampling that small images do not survive.
-        output_stride: Pixels of the image for one of the last feature map; None: chosen by the image size.
+        output_stride: Pixels of the image per pixel of the last feature map; None: chosen by the image size.
     """
 
     name: str = "resnet18"
@@ -37,14 +37,14 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """A timm backbone on images in [0, 1]: normalised, run, pooled.
+    """A timm backbone with the normalisation of its input: it maps images in [0, 1] to pooled features.
 
     Attributes:
         backbone: The timm model without classifier.
-        num_features: Dimension of its features.
-        in_chans: Channels of its images.
-        image_size: Side of its images in pixels.
-        output_stride: Pixels of the image for one of the last feature map.
+        num_features: Dimension of the features.
+        in_chans: Channels of the images.
+        image_size: Side of the images in pixels.
+        output_stride: Pixels of the image per pixel of the last feature map.
         recipe: How to build the backbone from timm: arguments of `create_model`, and the changes to its stem.
     """
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
             self.train(training)
 
     def require_size(self, size: int) -> None:
-        """Try an image of `size` pixels a side.
+        """Check that the backbone takes images of `size` pixels a side, by trying one.
 
         Raises:
             ValueError: The backbone does not take it, as transformers do not that are made for one size.
@@ -125,15 +125,15 @@ def create_encoder(
     """A timm backbone by name, its stem adapted by structure to small images.
 
     Args:
-        name: As in `timm.list_models()`.
+        name: A name that `timm.list_models()` has.
         in_chans: Channels of the images.
-        image_size: Their side in pixels.
+        image_size: Side of the images in pixels.
         pretrained: Load timm's weights, from its cache or the hub.
         adapt: Remove early strides and pooling (convolutional networks) or choose the patch size (transformers).
-        output_stride: The stride wanted; None: by the image size.
-        mean: Of each channel of images in [0, 1]; None: of the pretraining, else .5.
-        std: Likewise; None: of the pretraining, else .25.
-        **kwargs: timm's own arguments, e.g. `channels=(32, 64, 128, 256)`.
+        output_stride: The total stride wanted; None: chosen by the image size.
+        mean: Mean of each channel of images in [0, 1]; None: that of the pretraining, else .5.
+        std: Standard deviation of each channel; None: that of the pretraining, else .25.
+        **kwargs: Arguments of the timm model, e.g. `channels=(32, 64, 128, 256)`.
 
     Raises:
         ValueError: Unknown name, weights that cannot be had, or images that the network cannot take.
@@ -182,7 +182,7 @@ def create_encoder(
 
 
 def _takes_patches(name: str) -> bool:
-    """Whether the model is made for a given image and patch size, as transformers and mixers are."""
+    """True if the model is made for a given image and patch size, as transformers and mixers are."""
     with torch.device("meta"):
         arguments = inspect.signature(type(timm.create_model(name)).__init__).parameters
     return {"img_size", "patch_size"} <= set(arguments)
@@ -208,7 +208,7 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
 
 
 def build_encoder(config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Sequence[float]) -> Encoder:
-    """The encoder that a config describes."""
+    """Build the encoder that a config describes."""
     return create_encoder(
         config.name,
         in_chans=in_chans,

@@ -1,4 +1,4 @@
-"""Projectors and predictors: the small MLPs behind a backbone, and how a paper's are written down."""
+"""Heads: the small MLPs behind a backbone that are an objective's projector and predictor."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ OutputNorm = Literal["none", "batch", "batch_no_bias", "batch_no_affine"]
 
 
 class Prototypes(nn.Module):
-    """Cosines with learned directions, the codes of DINO and SwAV.
+    """A layer of cosines with learned directions, the codes of DINO and SwAV.
 
         s_k = ⟨z / ‖z‖, w_k / ‖w_k‖⟩
 
-    In the dtype of its weight also under autocast: a temperature of .04 would amplify the rounding of bfloat16 to .1.
+    Cosines have the dtype of the weight also under autocast: a temperature of .04 would amplify the rounding of
+    bfloat16 to .1.
 
     Attributes:
-        weight: w, drawn uniformly from the unit sphere; its lengths do nothing, as with weight normalisation of gain 1.
-        frozen: Whether its gradient is zero; that of z is as ever.
+        weight: w, drawn uniformly from the unit sphere; only directions count, as in weight normalisation of gain 1.
+        frozen: True while the gradient of the weight is zero; z keeps its gradient.
 
     Source: Caron et al. 2020, arXiv 2006.09882, and 2021, arXiv 2104.14294.
     """
@@ -48,14 +49,14 @@ class Prototypes(nn.Module):
             weight = self.weight.detach() if self.frozen else self.weight
             dtype = torch.promote_types(z.dtype, weight.dtype)
             cosines = F.linear(F.normalize(z.to(dtype), dim=-1), F.normalize(weight.to(dtype)))
-            # a gradient of zero and not none: DistributedDataParallel waits for that of every parameter
+            # zero instead of no gradient, because DistributedDataParallel waits for one of every parameter
             return cosines + 0 * self.weight.sum() if self.frozen else cosines
 
 
 def drop_frozen_gradients(module: nn.Module) -> None:
-    """Make the gradient of frozen prototypes none, so that an optimiser passes them by: no decay, no step counted.
+    """Set the gradients of frozen prototypes to None, so that the optimiser skips them: no decay, no step counted.
 
-    As the official DINO and SwAV do; AdamW would else take steps several times too long when they thaw.
+    The official DINO and SwAV do the same; AdamW would else take steps several times too long when prototypes thaw.
     """
     for part in module.modules():
         if isinstance(part, Prototypes) and part.frozen:
@@ -70,12 +71,12 @@ class MLP:
         hidden: Width of each hidden layer; () is one linear layer.
         out: Dimension of the last linear layer.
         hidden_norm: BatchNorm in hidden layers.
-        activation: Of hidden layers: relu, gelu, or leaky_relu (slope .01).
-        output_norm: After the last layer: none, BatchNorm ("batch"), without its shift ("batch_no_bias", SimCLR's) or
-            without scale and shift ("batch_no_affine", SimSiam's and Barlow Twins').
+        activation: Activation of hidden layers: relu, gelu, or leaky_relu (slope .01).
+        output_norm: Norm after the last layer: none, BatchNorm ("batch"), without its shift ("batch_no_bias", SimCLR's)
+            or without scale and shift ("batch_no_affine", SimSiam's and Barlow Twins').
         output_bias: Bias of the last linear layer; left out where a norm follows.
         prototypes: Number of `Prototypes` that the output is compared with; 0: none, the output is the embedding.
-        frozen_prototypes: Fraction of the training, from its start, in which they do not move.
+        frozen_prototypes: Fraction of the training, from its start, in which prototypes do not move.
     """
 
     hidden: tuple[int, ...] = (2048,)
@@ -106,11 +107,11 @@ class MLP:
 
     @property
     def dim(self) -> int:
-        """Dimension of what the network gives: `prototypes` where there are any, else `out`."""
+        """Dimension of the output: `prototypes` where there are any, else `out`."""
         return self.prototypes or self.out
 
     def build(self, features: int) -> nn.Sequential:
-        """The network from `features` inputs to `dim` outputs."""
+        """Build the network from `features` inputs to `dim` outputs."""
         layers: list[nn.Module] = []
         for width in self.hidden:
             layers.append(nn.Linear(features, width, bias=not self.hidden_norm))
@@ -130,7 +131,7 @@ class MLP:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """What an objective puts behind the backbone: its paper's projector, and a predictor where it has one."""
+    """The heads that an objective has behind the backbone: a projector, and a predictor where the paper has one."""
 
     projector: MLP
     predictor: MLP | None = None

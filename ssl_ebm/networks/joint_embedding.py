@@ -1,4 +1,4 @@
-"""Backbone, projector, and what an objective asks for: predictor and teacher."""
+"""The networks that are trained: backbone and projector, and the predictor and teacher that an objective asks for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ssl_ebm.networks.heads import HeadSpec, Prototypes
 
 
 class JointEmbedding(nn.Module):
-    """Backbone, projector, and what the objective asks for: predictor, teacher.
+    """A backbone and its projector, and the predictor and teacher where the objective asks for them.
 
-    All views of one size pass the backbone together and all views the heads, so that BatchNorm normalises over views
-    and images. The teacher is a copy of backbone and projector that never gets a gradient and sees global views only;
-    it stays in training mode with its own BatchNorm statistics, as in the official BYOL, MoCo and DINO.
+    All views of one size pass the backbone together, and all views pass the heads together, so that BatchNorm
+    normalises over views and images. The teacher is a copy of backbone and projector that never gets a gradient and
+    sees global views only; it stays in training mode with its own BatchNorm statistics, as in the official BYOL, MoCo
+    and DINO.
     """
 
     def __init__(self, encoder: Encoder, heads: HeadSpec, *, uses: frozenset[str] = frozenset()) -> None:
@@ -41,19 +42,19 @@ class JointEmbedding(nn.Module):
         index: Int[Tensor, " n"] | None = None,
         label: Int[Tensor, " n"] | None = None,
     ) -> Embeddings:
-        """Embeddings of all views of a batch: of one size, or of several with the global views first."""
+        """Embeddings of all views of a batch; the views have one size, or several sizes with the global views first."""
         sizes = (views,) if isinstance(views, Tensor) else views
-        features = torch.cat([_flat(self.encoder.at_any_size, same_size) for same_size in sizes])
-        projection = _flat(self.projector, features)
+        features = torch.cat([_on_all_views(self.encoder.at_any_size, same_size) for same_size in sizes])
+        projection = _on_all_views(self.projector, features)
         target = None
         if self.teacher is not None:
             with torch.no_grad():
                 encoder, projector = cast("tuple[Encoder, nn.Module]", tuple(self.teacher))
-                target = _flat(projector, _flat(encoder.at_any_size, sizes[0]))
+                target = _on_all_views(projector, _on_all_views(encoder.at_any_size, sizes[0]))
         return Embeddings(
             features=features,
             projection=projection,
-            prediction=None if self.predictor is None else _flat(self.predictor, projection),
+            prediction=None if self.predictor is None else _on_all_views(self.predictor, projection),
             target=target,
             index=index,
             label=label,
@@ -70,13 +71,13 @@ class JointEmbedding(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Move its parameters once an optimiser step: t ← momentum t + (1 - momentum) θ. Buffers are its own."""
+        """Move the teacher's parameters, once a step: t ← momentum t + (1 - momentum) θ. Its buffers are its own."""
         if self.teacher is not None:
-            ours: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
-            theirs: list[Tensor] = list(self.teacher.parameters())
-            torch._foreach_lerp_(theirs, ours, 1 - momentum)
+            student: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
+            teacher: list[Tensor] = list(self.teacher.parameters())
+            torch._foreach_lerp_(teacher, student, 1 - momentum)
 
 
-def _flat(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A network on views × batch."""
+def _on_all_views(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a network to all views of a batch [views, batch, ...] at once."""
     return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])

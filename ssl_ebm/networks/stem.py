@@ -1,8 +1,8 @@
 """Adapt a backbone made for 224-pixel images to small ones, by its structure and not by its name.
 
-Convolutional networks: strided modules are found by running the network once; those of the highest resolutions lose
-their stride (a pooling becomes the identity) until the last feature map is at least `MIN_MAP` wide. Kernels keep their
-size, so the weights still load into the plain timm model. Transformers: the patch size is chosen instead.
+In convolutional networks, strided layers are found by running the network once; those of the highest resolutions lose
+their stride (a pooling becomes the identity) until the last feature map is at least `MIN_MAP_WIDTH` wide. Kernels keep
+their size, so that the weights still load into the plain timm model. In transformers, the patch size is chosen instead.
 """
 
 from __future__ import annotations
@@ -17,74 +17,75 @@ import torch
 from timm.layers import BlurPool2d
 from torch import nn
 
-MIN_MAP = 3  # width of the last feature map: 28 pixels at stride 8 give 4 (ResNet) or 3 (ConvNeXt, unpadded)
-MIN_TOKENS = 7  # tokens a side: 28 pixels in patches of 4, 32 in patches of 4
+MIN_MAP_WIDTH = 3  # of the last feature map: 28 pixels at stride 8 give 4 (ResNet) or 3 (ConvNeXt, unpadded)
+MIN_TOKENS_A_SIDE = 7  # 28 pixels in patches of 4
 
-STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
+STRIDED_LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
 
 
 @dataclass(frozen=True)
 class Downsampling:
-    """A module that reduces the resolution when the network runs."""
+    """A layer that reduces the resolution when the network runs."""
 
     name: str
     input_size: int
     stride: int
 
 
-Levels = list[list[Downsampling]]  # by resolution, highest first; those at one resolution are parallel branches
+Levels = list[list[Downsampling]]  # by resolution, highest first; layers at one resolution are in parallel branches
 
 
 def find_downsampling(network: nn.Module, *, in_chans: int, sizes: Sequence[int]) -> Levels:
-    """The network's downsampling, read by running it on the first of the image sizes that it takes."""
-    found: list[Downsampling] = []
+    """Find the strided layers by running the network on the first of the image sizes that it takes."""
+    strided: list[Downsampling] = []
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             stride = int(np.max(cast("int", module.stride)))
             if stride > 1 and inputs[0].ndim == 4:
-                found.append(Downsampling(name, inputs[0].shape[-1], stride))
+                strided.append(Downsampling(name, inputs[0].shape[-1], stride))
 
         return hook
 
-    hooks = [m.register_forward_hook(hook_for(n)) for n, m in network.named_modules() if isinstance(m, STRIDED)]
+    hooks = [m.register_forward_hook(hook_for(n)) for n, m in network.named_modules() if isinstance(m, STRIDED_LAYERS)]
     for size in sizes:
-        found.clear()
-        if _last_map(network, in_chans, size) is not None:
+        strided.clear()
+        if _last_map_width(network, in_chans, size) is not None:
             break
     for hook in hooks:
         hook.remove()
-    resolutions = sorted({down.input_size for down in found}, reverse=True)
-    return [[down for down in found if down.input_size == size] for size in resolutions]
+    resolutions = sorted({layer.input_size for layer in strided}, reverse=True)
+    return [[layer for layer in strided if layer.input_size == size] for size in resolutions]
 
 
 def total_stride(levels: Levels) -> int:
-    """Pixels of the image for one of the last feature map.
+    """Pixels of the image per pixel of the last feature map, along a side.
 
-    Of the branches at one resolution the least stride counts: attention may reduce its keys further.
+    Of parallel branches the one of least stride counts, because attention may reduce its keys further.
     """
-    return math.prod(min(down.stride for down in level) for level in levels)
+    return math.prod(min(layer.stride for layer in level) for level in levels)
 
 
 @torch.no_grad()
-def _last_map(network: nn.Module, in_chans: int, size: int) -> int | None:
+def _last_map_width(network: nn.Module, in_chans: int, size: int) -> int | None:
     """Width of the last feature map of an image; None where the network does not run on it."""
     training = network.training
     try:
-        last = network.eval().forward_features(torch.zeros(1, in_chans, size, size))  # type: ignore[operator]
+        features = network.eval().forward_features(torch.zeros(1, in_chans, size, size))  # type: ignore[operator]
     except (RuntimeError, AssertionError):
         return None
     finally:
         network.train(training)
-    return last.shape[-2] if last.ndim == 4 else MIN_MAP  # of square maps, channels first or last
+    # maps are square, so that this is a side whether channels come first or last; vectors are as good as a map
+    return features.shape[-2] if features.ndim == 4 else MIN_MAP_WIDTH
 
 
 def _remove(network: nn.Module, name: str) -> str:
-    """Take the stride from a convolution, or the pooling from the network; says which."""
+    """Take the stride from a convolution, or a pooling from the network; returns what was done."""
     module = network.get_submodule(name)
     if isinstance(module, nn.Conv2d):
         module.stride = (1, 1)
-        if module.kernel_size[0] % 2 == 0 and module.padding == (0, 0):  # patches have none: keep the size, but a pixel
+        if module.kernel_size[0] % 2 == 0 and module.padding == (0, 0):  # of patches: keep the map's size, less a pixel
             module.padding = tuple((k - 1) // 2 for k in module.kernel_size)
         return f"stride=(1, 1), padding={module.padding}"
     parent, _, child = name.rpartition(".")
@@ -99,10 +100,10 @@ def adapt_stem(
 
     Args:
         network: A timm model.
-        levels: Its downsampling.
-        in_chans: Channels of its images.
-        image_size: Their side in pixels.
-        output_stride: The stride wanted; None: the largest that leaves a last feature map of `MIN_MAP`.
+        levels: The network's strided layers, by resolution.
+        in_chans: Channels of the images.
+        image_size: Side of the images in pixels.
+        output_stride: The total stride wanted; None: the largest that leaves a map at least `MIN_MAP_WIDTH` wide.
 
     Raises:
         ValueError: The stride cannot be had, or the network does not run on such images.
@@ -112,10 +113,10 @@ def adapt_stem(
     if output_stride is not None and output_stride not in strides:
         raise ValueError(f"output_stride must be one of {strides} for this encoder, got {output_stride}")
     for removed, stride in enumerate(strides):
-        for down in levels[removed - 1] if removed else []:
-            changes[down.name] = _remove(network, down.name)
-        width = _last_map(network, in_chans, image_size)
-        if width is not None and (width >= MIN_MAP if output_stride is None else stride == output_stride):
+        for layer in levels[removed - 1] if removed else []:
+            changes[layer.name] = _remove(network, layer.name)
+        width = _last_map_width(network, in_chans, image_size)
+        if width is not None and (width >= MIN_MAP_WIDTH if output_stride is None else stride == output_stride):
             return changes
     raise ValueError(
         f"{type(network).__name__} does not run on {image_size}-pixel images, nor with its stem adapted: take a larger "
@@ -124,7 +125,7 @@ def adapt_stem(
 
 
 def choose_patch(image_size: int, wanted: int | None = None, *, largest: int = 16) -> int:
-    """The patch wanted; or the largest, at most `largest`, that divides the image into `MIN_TOKENS` or more a side.
+    """The patch size wanted; or the largest up to `largest` that gives at least `MIN_TOKENS_A_SIDE` tokens a side.
 
     Raises:
         ValueError: There is none, or the one wanted does not divide the image.
@@ -134,7 +135,7 @@ def choose_patch(image_size: int, wanted: int | None = None, *, largest: int = 1
         if wanted not in patches:
             raise ValueError(f"output_stride must be one of {patches} for {image_size}-pixel images, got {wanted}")
         return wanted
-    fitting = [patch for patch in patches if patch <= largest and image_size // patch >= MIN_TOKENS]
+    fitting = [patch for patch in patches if patch <= largest and image_size // patch >= MIN_TOKENS_A_SIDE]
     if not fitting:
-        raise ValueError(f"image_size must be at least {MIN_TOKENS} pixels for a transformer, got {image_size}")
+        raise ValueError(f"image_size must be at least {MIN_TOKENS_A_SIDE} pixels for a transformer, got {image_size}")
     return fitting[-1]

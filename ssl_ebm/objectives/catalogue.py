@@ -1,4 +1,4 @@
-"""The catalogue as the theory orders it, read off the objectives themselves."""
+"""The catalogue of objectives in the order of the theory, which is read off the objectives themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssl_ebm.objectives.parts.negatives import BatchNegatives, Negatives
 from ssl_ebm.objectives.parts.targets import NearestNeighbour, StopGradient, Target, Teacher
 
 _NAMES = {build: name for parts in PARTS.values() for name, build in parts.items()}
-_PHRASES = {  # where the part's name does not say how it limits the volume
+_PHRASES = {  # for parts whose name does not say how they limit the volume
     "infonce": "partition",
     "noise_contrastive": "classifier",
     "sigmoid": "classifier",
@@ -39,12 +39,12 @@ class Entry:
     """One objective of the catalogue.
 
     Attributes:
-        name: As `create_objective` takes it.
+        name: The name that `create_objective` takes.
         family: How the volume of low energy is limited, in a word.
-        energy: What it lowers on compatible pairs: z a projection, p a prediction, t a teacher's.
+        energy: What is lowered on compatible pairs: z a projection, p a prediction, t a teacher's projection.
         volume: What keeps the energy from being low everywhere.
-        state: What it remembers from batch to batch.
-        conservative: Whether its update is the gradient of a function.
+        state: What is remembered from batch to batch.
+        conservative: True if the update is the gradient of a function.
         canonical: What minus the trained energy means at the optimum; "order" where it orders pairs and no more.
         source: First author, year, arXiv number.
     """
@@ -60,14 +60,14 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """All objectives at their papers' settings."""
+    """The lines of all objectives, at their papers' settings."""
     return [entry(name) for name in OBJECTIVES]
 
 
 def entry(name: str) -> Entry:
-    """One objective's line."""
-    needs = {"bank_size": 60000} if "bank_size" in objective_arguments(name) else {}
-    objective = create_objective(name, **needs)
+    """The line of one objective."""
+    required = {"bank_size": 60000} if "bank_size" in objective_arguments(name) else {}
+    objective = create_objective(name, **required)
     canonical_form = objective.canonical_form
     return Entry(
         name=name,
@@ -91,9 +91,9 @@ def _energy(objective: Objective) -> str:
         (Memory, "m"),
         (LabelTarget, "y"),
     ]
-    other = next((symbol for kind, symbol in symbols if isinstance(inner, kind)), "z'")
-    other = "z̄" if objective.pairing == "mean" else other
-    formula = objective.energy.formula.format(a=anchor, b=other)
+    target = next((symbol for kind, symbol in symbols if isinstance(inner, kind)), "z'")
+    target = "z̄" if objective.pairing == "mean" else target
+    formula = objective.energy.formula.format(a=anchor, b=target)
     return formula + (" (surrogate)" if objective.surrogate else "")
 
 
@@ -101,49 +101,48 @@ def _volume(objective: Objective) -> str:
     limits: list[str] = []
     contrast: Contrast | None = objective.contrast
     if contrast is not None and contrast.needs_negatives:
-        limits.append(f"{_part(contrast)} over {_where(objective.negatives)}")
+        limits.append(f"{_phrase(contrast)} over {_source_of_negatives(objective.negatives)}")
         limits[0] += ", compatible by label" if objective.by_label else ""
-    limits += [_part(regularizer) for regularizer in objective.regularizers.values()]
+    limits += [_phrase(regularizer) for regularizer in objective.regularizers.values()]
     if isinstance(objective.target, (CodeTarget, LabelTarget)):
-        limits.append(_part(objective.target))
+        limits.append(_phrase(objective.target))
     if not limits or not objective.conservative:
         inner = objective.target.of if isinstance(objective.target, CodeTarget) else objective.target
         predicts = objective.heads.predictor is not None or isinstance(objective.energy, DirectPrediction)
         limits += ["predictor"] if predicts else []
-        limits += [_part(inner)] if type(inner) is not Target else []
+        limits += [_phrase(inner)] if type(inner) is not Target else []
     return " + ".join(limits).replace("_", " ")
 
 
-def _part(module: nn.Module) -> str:
+def _phrase(module: nn.Module) -> str:
     name = _NAMES.get(type(module), type(module).__name__)
     return _PHRASES.get(name, name)
 
 
-def _where(negatives: Negatives) -> str:
+def _source_of_negatives(negatives: Negatives) -> str:
     if isinstance(negatives, BatchNegatives):
         return "the batch" if negatives.views == "all" else "the other view"
     return f"{negatives.count} draws" if isinstance(negatives, MemoryNegatives) else "a queue"
 
 
 def _state(objective: Objective) -> str:
-    """Buffers of more than one number, and the teacher; what only serves the score afterwards is left out."""
-    kept = ["teacher"] if "target" in objective.uses else []
-    for name, buffer in objective.named_buffers():
-        owner, _, last = name.rpartition(".")
+    """The teacher, and buffers of more than one number except those of the scorer and of a graph."""
+    state = ["teacher"] if "target" in objective.uses else []
+    for path, buffer in objective.named_buffers():
+        owner, _, name = path.rpartition(".")
         if buffer.ndim and owner != "own_scorer" and not owner.startswith("graph"):
-            label = type(objective.get_submodule(owner)).__name__.lower() if last == "vectors" else last
-            kept.append(f"{label} {'×'.join(map(str, buffer.shape))}".replace("_", " "))
-    return ", ".join(kept)
+            label = type(objective.get_submodule(owner)).__name__.lower() if name == "vectors" else name
+            state.append(f"{label} {'×'.join(map(str, buffer.shape))}".replace("_", " "))
+    return ", ".join(state)
 
 
 def _source(name: str) -> str:
-    found = re.search(r"Source: ([^,;]*?\d{4}), arXiv ([\d.]+)", inspect.getdoc(OBJECTIVES[name]) or "")
-    return f"{found[1]}, {found[2]}" if found else _first_source(name)
-
-
-def _first_source(name: str) -> str:
-    found = re.search(r"Source: ([^,;(]*\d{4})", inspect.getdoc(OBJECTIVES[name]) or "")
-    return found[1] if found else "–"
+    """Authors, year and, where there is one, arXiv number of the first source in an objective's docstring."""
+    docstring = inspect.getdoc(OBJECTIVES[name]) or ""
+    if match := re.search(r"Source: ([^,;]*?\d{4}), arXiv ([\d.]+)", docstring):
+        return f"{match[1]}, {match[2]}"
+    match = re.search(r"Source: ([^,;(]*\d{4})", docstring)
+    return match[1] if match else "–"
 
 
 COLUMNS: dict[str, Any] = {
@@ -158,7 +157,7 @@ COLUMNS: dict[str, Any] = {
 
 
 def as_text(entries: list[Entry]) -> str:
-    """A table for a terminal, a block for each family."""
+    """The catalogue as a table for a terminal, with a block for each family."""
     rows = [[cell(e) for cell in COLUMNS.values()] for e in entries]
     widths = [max(map(len, column)) for column in zip(list(COLUMNS), *rows, strict=True)]
     lines = ["  ".join(title.ljust(width) for title, width in zip(COLUMNS, widths, strict=True)).rstrip()]
@@ -172,7 +171,7 @@ def as_text(entries: list[Entry]) -> str:
 
 
 def as_markdown(entries: list[Entry]) -> str:
-    """The same for docs/objectives.md."""
+    """The catalogue as docs/objectives.md shows it."""
     lines = [
         "# The catalogue",
         "",

@@ -1,4 +1,4 @@
-"""Objectives composed in a config: every part by its name, in any combination that makes sense.
+"""Objectives that a config composes: every part by its name, in any combination that makes sense.
 
 objective:
   name: vicreg                                # a published one with other parts ...
@@ -130,19 +130,19 @@ def custom(
 
 
 def change_parts(objective: Objective, changes: Mapping[str, Any]) -> Objective:
-    """A published objective with other parts; regularizers are added to its own, null takes a part away."""
+    """Replace parts of a published objective; regularizers are added to the ones it has, and null removes a part."""
     kept = {name: value for name, value in changes.items() if name not in PARTS}
     choices = {name: choice for name, choice in changes.items() if name in PARTS}
     return objective.replace(**kept, **build_parts(choices, objective.heads.projector, objective))
 
 
 def build_parts(choices: Mapping[str, Any], projector: MLP, owner: Objective | None) -> dict[str, Any]:
-    """Modules of the chosen parts; what one takes from another (dimension, codes, memory) is filled in.
+    """Build the chosen parts; what one part takes from another (dimension, codes, memory) is filled in.
 
     Args:
-        choices: Of each kind of part, a name, a mapping of `name` and arguments, or a module.
-        projector: The head that the energy sees embeddings through.
-        owner: The objective that other parts come from; None: there are no others.
+        choices: For each kind of part, a name, a mapping of `name` and arguments, or a module.
+        projector: The head whose output the energy takes.
+        owner: The objective that the parts which are not chosen come from; None: there are no such parts.
     """
     parts: dict[str, Any] = {}
     known: dict[str, Any] = {"dim": projector.dim}
@@ -172,14 +172,14 @@ def build_parts(choices: Mapping[str, Any], projector: MLP, owner: Objective | N
 
 
 def _build_target(choice: Any, known: Mapping[str, Any]) -> Target | None:
-    """A target; those over codes wrap another one, chosen by `of`, a teacher if not said otherwise."""
+    """Build a target; a target over codes wraps another one, which `of` chooses and which is else a teacher."""
     if isinstance(choice, Mapping) and "of" in choice:
         choice = {**choice, "of": _build("target", choice["of"], known)}
     return _build("target", choice, {**known, "of": targets.Teacher()})
 
 
 def _build_regularizers(choices: Any, kept: Mapping[str, Regularizer], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept regularizers and the chosen ones, each replacing the kept one of its name; null takes that away."""
+    """Build the chosen regularizers beside the kept ones; a choice replaces the one of its name, null removes it."""
     if not isinstance(choices, Mapping):
         raise TypeError(f"regularizers must map names to arguments, got {choices!r}")
     built: dict[str, Any] = {name: part for name, part in kept.items() if name not in choices}
@@ -193,7 +193,7 @@ def _build_regularizers(choices: Any, kept: Mapping[str, Regularizer], known: Ma
 
 
 def _build(kind: str, choice: Any, known: Mapping[str, Any]) -> Any:
-    """A chosen part; a module, or null where there may be no such part, stands for itself."""
+    """Build a chosen part; a module is taken as it is, and so is null where the part may be missing."""
     if isinstance(choice, nn.Module) or (choice is None and kind != "energy"):
         return choice
     singular = "regularizer" if kind == "regularizers" else kind

@@ -2,8 +2,8 @@
 
     L = weight · mean over anchors of contrast({E⁺}, {E⁻}) + Σ_r weight_r · regularizer_r(z)
 
-An objective is a choice of its parts: the energy E, the contrast, where negatives come from, what is done to the branch
-compared with, and the regularizers. The files of this folder hold those choices, one a family of theories.
+An objective is a choice of parts: the energy E, the contrast, the negatives, the target that anchors are compared with,
+and the regularizers. The files of `presets` hold the published choices, one file for each family of theories.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class Objective(nn.Module):
     """A joint-embedding objective as the composition of its parts.
 
     The anchor is the projection, or the prediction where `heads.predictor` is given. Half-precision embeddings are
-    computed with in float32. With several processes, every rank calls it with its own share of the batch and DDP's
-    average of the gradients is that of one process on the whole batch.
+    converted to float32. With several processes, every rank calls the objective with its own share of the batch, and
+    DDP's average of the gradients is the gradient of one process on the whole batch.
 
     Args:
         energy: E(x, x') between anchor and target.
         heads: The paper's projector and predictor.
-        contrast: Energies of positives and negatives -> loss per anchor. None: the regularizers are the whole
-            objective, and the energy is a surrogate to score with.
+        contrast: Loss of an anchor from the energies of its positives and negatives. None: the regularizers are the
+            whole objective, and the energy is a surrogate to score pairs with.
         negatives: Where negatives come from.
-        target: What is done to the branch compared with.
-        regularizers: By name; each has its own weight.
+        target: What an anchor is compared with.
+        regularizers: Regularizers by name; each has its own weight.
         pairing: Which views are compared: "both" orders of every two views, the "first" view with the others, or each
             view with the "mean" of the global ones.
-        graph: Which samples are compatible, instead of the views of one image.
-        transposed: Each target is compared with the batch's anchors instead of each anchor with the batch's targets.
-        weight: Factor of the contrast.
-        scorer: What the trained model scores pairs of projections with, where it is not `energy`.
+        graph: Which samples are compatible; None: the views of one image.
+        transposed: Compare each target with the batch's anchors, instead of each anchor with the batch's targets.
+        weight: Factor of the contrast in the loss.
+        scorer: The energy by which the trained model scores pairs of projections; None: `energy`.
 
     Raises:
         ValueError: The parts do not go together; with the reason.
@@ -103,8 +103,8 @@ class Objective(nn.Module):
             self.negatives.queue.remember_samples()
 
     def replace(self, **parts: Any) -> Objective:
-        """Another objective of the same parts but for those given; it shares the others."""
-        own: dict[str, Any] = {
+        """An objective with some parts replaced; it shares the other parts with this one."""
+        present: dict[str, Any] = {
             "energy": self.energy,
             "heads": self.heads,
             "contrast": self.contrast,
@@ -117,7 +117,7 @@ class Objective(nn.Module):
             "weight": self.weight,
             "scorer": self.own_scorer,
         }
-        return Objective(**(own | parts))
+        return Objective(**(present | parts))
 
     @property
     def named_regularizers(self) -> dict[str, Regularizer]:
@@ -125,6 +125,7 @@ class Objective(nn.Module):
         return cast("dict[str, Regularizer]", dict(self.regularizers.items()))
 
     def _check_parts(self) -> None:
+        """Refuse parts that do not go together, before any work."""
         contrast, has_negatives = self.contrast, self.negatives.gives_negatives
         if contrast is None and not self.regularizers:
             raise ValueError("an objective needs a contrast, a regularizer, or both")
@@ -153,6 +154,7 @@ class Objective(nn.Module):
         self._check_owners()
 
     def _check_target(self) -> None:
+        """Refuse a target that does not go with the other parts."""
         target = self.target
         if isinstance(self.energy, CodeCrossEntropy) != target.distribution:
             raise ValueError(
@@ -172,46 +174,48 @@ class Objective(nn.Module):
                 raise ValueError(f"regularizer {name} reads a teacher's projections: give target 'teacher'")
 
     def _check_owners(self) -> None:
-        """What a part borrows belongs to another part, which must be one of this objective's."""
-        owned = {id(module) for module in self.modules()}
+        """Refuse a part that borrows from another one which is not, or no longer, a part of this objective."""
+        modules = {id(module) for module in self.modules()}
         for part in self.modules():
             for borrowed in (value for value in vars(part).values() if isinstance(value, Borrowed)):
-                if id(borrowed.module) not in owned:
+                if id(borrowed.module) not in modules:
                     user, used = type(part).__name__, type(borrowed.module).__name__
                     raise ValueError(f"{user} uses {used} that was replaced: replace it, too")
 
     @property
     def uses(self) -> frozenset[str]:
-        """Optional embeddings that it reads: the model builds predictor and teacher from this."""
-        own = {"prediction"} if self.heads.predictor is not None else set()
-        own |= {part for regularizer in self.named_regularizers.values() for part in regularizer.reads} - {"projection"}
-        return frozenset(own | self.target.uses | ({self.graph.reads} if self.graph is not None else set()))
+        """Optional embeddings that the objective reads: the model builds predictor and teacher for them."""
+        read = {"prediction"} if self.heads.predictor is not None else set()
+        read |= {part for regularizer in self.named_regularizers.values() for part in regularizer.reads}
+        read |= self.target.uses | ({self.graph.reads} if self.graph is not None else set())
+        return frozenset(read - {"projection"})
 
     @property
     def by_label(self) -> bool:
-        """Whether it reads labels."""
+        """True if the objective reads labels."""
         return "label" in self.uses
 
     @property
     def scorer(self) -> Energy:
-        """E(x, x') of a trained model's projections; low = compatible."""
+        """The energy E(x, x') of a trained model's projections; low = compatible."""
         return self.energy if self.own_scorer is None else self.own_scorer
 
     @property
     def conservative(self) -> bool:
-        """Whether its update is the gradient of a function, given what it remembers of earlier batches."""
+        """True if the update is the gradient of a function, given what is remembered of earlier batches."""
         return self.target.conservative
 
     @property
     def surrogate(self) -> bool:
-        """Whether its energy is a stand-in for a loss of the whole batch, fitted to score pairs."""
+        """True if the loss is one of the whole batch, and the energy only stands in for it to score pairs."""
         return self.contrast is None
 
     @property
     def canonical_form(self) -> CanonicalForm | None:
         """What the scorer means at the optimum; None: it orders pairs and no more.
 
-        A predictor is not part of the trained model, so nothing is known of what the projections' energy means then.
+        With a predictor it is None: the trained model leaves the predictor out, and what the energy of projections
+        means is not known.
         """
         if isinstance(self.scorer, SharedCode):
             return CanonicalForm()
@@ -223,30 +227,23 @@ class Objective(nn.Module):
 
     @property
     def teacher_momentum(self) -> float | None:
-        """Momentum of the teacher at the present progress; None without a teacher."""
+        """Momentum of the teacher at the present progress of the training; None without a teacher."""
         return self.target.teacher_momentum(self.progress)
 
     def least_batch(self) -> int:
-        """The smallest batch that it can be computed on."""
-        return max(
-            [
-                2,
-                *(
-                    regularizer.least_batch(self.heads.projector.dim)
-                    for regularizer in self.named_regularizers.values()
-                ),
-            ]
-        )
+        """The smallest batch that the objective can be computed on."""
+        dim = self.heads.projector.dim
+        return max([2, *(regularizer.least_batch(dim) for regularizer in self.named_regularizers.values())])
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of the training is done, in [0, 1], once a step."""
+        """Tell how much of the training is done, in [0, 1]; called once a step."""
         self.progress = float(fraction)
         self.target.set_progress(self.progress)
         if isinstance(self.energy, CodeCrossEntropy):
             self.energy.codes.set_progress(self.progress)
 
     def forward(self, embeddings: Embeddings) -> Step:
-        """Loss and terms of one batch; in training, queues and memories are updated after it was scored.
+        """Loss and terms of one batch. In training, queues and memories are updated after the batch was scored.
 
         Raises:
             ValueError: A part that it reads is missing, or there are too few views or images.
@@ -265,36 +262,38 @@ class Objective(nn.Module):
                 anchors, targets, pairs = targets, anchors, [(b, a) for a, b in pairs]
             names = None
             if self.graph is not None:
-                of_samples = embeddings.require(self.graph.reads, why=f"a graph by {self.graph.reads}")
-                names = BatchNames(self.graph, of_samples)
-            compared = [comparison.rows(self.energy) for comparison in self.negatives(anchors, targets, pairs, names)]
-            loss, contrasted = anchors.new_zeros(()), {}
+                sample_names = embeddings.require(self.graph.reads, why=f"a graph by {self.graph.reads}")
+                names = BatchNames(self.graph, sample_names)
+            comparisons = self.negatives(anchors, targets, pairs, names)
+            rows = [comparison.rows(self.energy) for comparison in comparisons]
+            loss, terms = anchors.new_zeros(()), {}
             if self.contrast is not None:
-                value = torch.cat([self.contrast(positive, negative) for positive, negative in compared]).mean()
+                value = torch.cat([self.contrast(positive, negative) for positive, negative in rows]).mean()
                 loss = loss + self.weight * value
-                contrasted["contrast"] = value.detach()
-            terms = self._energies(compared) | contrasted  # after the contrast, whose graph hangs on what rows keep
-            everywhere: dict[str, Tensor] = {}
+                terms["contrast"] = value.detach()
+            # after the contrast: rows keep the energies that are computed first, and the contrast needs their gradient
+            terms = self._energies(rows) | terms
+            gathered: dict[str, Tensor] = {}
             for name, regularizer in self.named_regularizers.items():
-                value = regularizer(self._gathered(embeddings, regularizer, everywhere))
+                value = regularizer(self._gather_parts(embeddings, regularizer, gathered))
                 loss = loss + regularizer.weight * value
                 terms[name] = value.detach()
-            # a queue must not remember a batch that the loop will skip, and all ranks must agree on it
+            # queues must not remember a batch that the training loop will skip; the mean makes all ranks agree
             if self.training and bool(distributed.mean(loss.detach()).isfinite()):
                 self._take_note(embeddings, targets, pairs, names)
             return Step(loss, terms)
 
     @staticmethod
-    def _gathered(embeddings: Embeddings, regularizer: Regularizer, everywhere: dict[str, Tensor]) -> Tensor:
-        """The parts of all ranks' batch that a regularizer reads; each is gathered once."""
+    def _gather_parts(embeddings: Embeddings, regularizer: Regularizer, gathered: dict[str, Tensor]) -> Tensor:
+        """The parts of all ranks' batch that a regularizer reads; `gathered` keeps them for the next regularizer."""
         parts = []
         for part in regularizer.reads:
-            if part not in everywhere:
+            if part not in gathered:
                 local = embeddings.require(part, why=f"the regularizer {type(regularizer).__name__}")
                 local = local.detach() if part == "target" else local
-                everywhere[part] = distributed.gather(local, dim=1)
+                gathered[part] = distributed.gather(local, dim=1)
             limit = embeddings.global_views if regularizer.global_views_only else None
-            parts.append(everywhere[part][:limit])
+            parts.append(gathered[part][:limit])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
@@ -306,13 +305,14 @@ class Objective(nn.Module):
         self.target.update(embeddings)
         for regularizer in self.named_regularizers.values():
             regularizer.update()
-        following = [energy for energy in (self.energy, self.own_scorer) if energy is not None and energy.updates]
-        if following:
+        updating = [energy for energy in (self.energy, self.own_scorer) if energy is not None and energy.updates]
+        if updating:
             projection = distributed.gather(embeddings.projection.detach(), dim=1)
-            for energy in following:
+            for energy in updating:
                 energy.update(projection)
 
     def _check_shape(self, embeddings: Embeddings) -> None:
+        """Refuse embeddings of other dimensions than the parts have, and too few views or images."""
         views, batch, dim = embeddings.projection.shape
         for part in (self.energy, self.target, self.negatives, self.scorer):
             if part.dim not in (None, dim):
@@ -329,6 +329,7 @@ class Objective(nn.Module):
             raise ValueError(f"the objective needs a batch of at least {least} images at this dimension, got {batch}")
 
     def _pairs(self, views: int, targets: int) -> list[ViewPair]:
+        """The pairs (anchor's view, target's view) that are compared."""
         if self.target.same_view:
             return [(v, v) for v in range(views)]
         if self.pairing == "mean":
@@ -341,10 +342,10 @@ class Objective(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _energies(compared: list[tuple[Rows, Rows | None]]) -> dict[str, Tensor]:
-        """Mean E⁺ and, where there are negatives, mean E⁻."""
-        means = {"energy_positive": torch.cat([positive.mean_energy() for positive, _ in compared]).mean()}
-        negatives = [negative.mean_energy() for _, negative in compared if negative is not None]
+    def _energies(rows: list[tuple[Rows, Rows | None]]) -> dict[str, Tensor]:
+        """Mean E⁺ and, where there are negatives, mean E⁻, for the log."""
+        means = {"energy_positive": torch.cat([positive.mean_energy() for positive, _ in rows]).mean()}
+        negatives = [negative.mean_energy() for _, negative in rows if negative is not None]
         if negatives:
             means["energy_negative"] = torch.cat(negatives).mean()
         return means

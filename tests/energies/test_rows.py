@@ -128,18 +128,18 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """At once, and by chunks and tiles of awkward sizes."""
     for dense, chunk in ((10**6, 1), (0, 6), (0, 20), (0, 999)):
-        monkeypatch.setattr(module, "DENSE", dense)
-        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", dense)
-        monkeypatch.setattr(module, "CHUNK", chunk)
+        monkeypatch.setattr(module, "MAX_DENSE_ENTRIES", dense)
+        monkeypatch.setattr(module, "MAX_DENSE_LOGSUMEXP_ENTRIES", dense)
+        monkeypatch.setattr(module, "CHUNK_ENTRIES", chunk)
         yield f"dense {dense}, chunk {chunk}"
 
 
 @pytest.fixture
 def tiled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def use(chunk: int = 6) -> None:
-        monkeypatch.setattr(module, "DENSE", 0)
-        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 0)
-        monkeypatch.setattr(module, "CHUNK", chunk)
+        monkeypatch.setattr(module, "MAX_DENSE_ENTRIES", 0)
+        monkeypatch.setattr(module, "MAX_DENSE_LOGSUMEXP_ENTRIES", 0)
+        monkeypatch.setattr(module, "CHUNK_ENTRIES", chunk)
 
     return use
 
@@ -302,7 +302,7 @@ def test_safety_without_a_bound_is_read_off_the_factors() -> None:
         assert kernels._safe(EnergyMatrix(energy, 0.1 * a, 0.1 * b)._factors, energy.bound)
     for energy in energies[:3]:
         largest = energy.cross(20 * a, 20 * b).abs().max()
-        assert largest > kernels.SAFE and not kernels._safe(EnergyMatrix(energy, 20 * a, 20 * b)._factors, None)
+        assert largest > kernels.SAFE_ENERGY and not kernels._safe(EnergyMatrix(energy, 20 * a, 20 * b)._factors, None)
 
 
 def test_minimum_pulls_only_on_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,8 +445,8 @@ def test_log_sum_of_both_parts_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> N
         assert_same(derivatives(different.logsumexp_with(same), [z]), expected, way, rtol=1e-11)  # two passes
     calls = []
     monkeypatch.setattr(Cosine, "cross", lambda self, a, b: calls.append(1) or Energy.cross(self, a, b))
-    monkeypatch.setattr(module, "DENSE", 10**6)
-    monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 10**6)
+    monkeypatch.setattr(module, "MAX_DENSE_ENTRIES", 10**6)
+    monkeypatch.setattr(module, "MAX_DENSE_LOGSUMEXP_ENTRIES", 10**6)
     same.logsumexp_with(different)
     assert len(calls) == 1
 

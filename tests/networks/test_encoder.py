@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_ebm.networks.encoder import Encoder, create_encoder
 from ssl_ebm.networks.heads import MLP, HeadSpec, Prototypes, drop_frozen_gradients
 from ssl_ebm.networks.joint_embedding import JointEmbedding
-from ssl_ebm.networks.stem import MIN_MAP, choose_patch
+from ssl_ebm.networks.stem import MIN_MAP_WIDTH, choose_patch
 
 CONVOLUTIONAL = [
     "resnet18",
@@ -60,7 +60,7 @@ def test_stem_is_adapted_by_structure(name: str, in_chans: int, image_size: int)
     assert encoder.output_stride == measured_stride(encoder)
     last = width(encoder.backbone, in_chans, image_size)
     assert abs(last - image_size / encoder.output_stride) <= 1  # without padding, or with, or the pixel lost by a patch
-    assert MIN_MAP <= last and encoder.output_stride >= image_size / 8  # enough positions, and no more than needed
+    assert MIN_MAP_WIDTH <= last and encoder.output_stride >= image_size / 8  # enough positions, no more than needed
     changes = encoder.recipe["stem_changes"]
     assert changes and all(change == "Identity()" or change.startswith("stride=(1, 1)") for change in changes.values())
 

@@ -467,10 +467,10 @@ def test_memory_layout_does_not_matter(name: str) -> None:
 def test_tiles_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even where the backward recomputes them after a queue was updated."""
     found = []
-    for dense in (row_module.DENSE, 0):
-        monkeypatch.setattr(row_module, "DENSE", dense)
-        monkeypatch.setattr(row_module, "DENSE_LOGSUMEXP", dense)
-        monkeypatch.setattr(row_module, "CHUNK", 20)
+    for dense in (row_module.MAX_DENSE_ENTRIES, 0):
+        monkeypatch.setattr(row_module, "MAX_DENSE_ENTRIES", dense)
+        monkeypatch.setattr(row_module, "MAX_DENSE_LOGSUMEXP_ENTRIES", dense)
+        monkeypatch.setattr(row_module, "CHUNK_ENTRIES", 20)
         objective = small_objective(name).double()
         batch = with_gradients(batch_for(objective))
         loss = objective(batch).loss

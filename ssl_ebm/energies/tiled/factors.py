@@ -12,7 +12,7 @@ from ssl_ebm.energies.tiled.tiles import Tile
 
 
 class Factors(NamedTuple):
-    """Both sides of the energy: vectors [n, k] and [m, k], offsets [n] and [m] or None: zero."""
+    """Factors of both sides: vectors f [n, k] and g [m, k], offsets u [n] and v [m], of which None is zero."""
 
     f: Tensor
     g: Tensor
@@ -20,21 +20,22 @@ class Factors(NamedTuple):
     v: Tensor | None
 
     def tiles(self, tiles: Sequence[Tile], scale: float) -> Iterator[tuple[Tile, Tensor]]:
-        """Each tile with scale · (-<f, g> + u + v), all in one buffer: the next overwrites it."""
+        """Each tile with its scale · (-<f, g> + u + v), in a buffer that the next tile overwrites."""
         buffer = self.f.new_empty(max((rows * columns for rows, columns in (tile.shape for tile in tiles)), default=0))
         for tile in tiles:
             rows, columns = tile.shape
-            x = buffer[: rows * columns].view(rows, columns)
+            entries = buffer[: rows * columns].view(rows, columns)
             if self.v is not None:
-                x.copy_(self.v[tile.columns].expand(rows, columns))
-            x.addmm_(self.f[tile.rows], self.g[tile.columns].T, beta=0 if self.v is None else scale, alpha=-scale)
+                entries.copy_(self.v[tile.columns].expand(rows, columns))
+            beta = 0 if self.v is None else scale
+            entries.addmm_(self.f[tile.rows], self.g[tile.columns].T, beta=beta, alpha=-scale)
             if self.u is not None:
-                x.add_(self.u[tile.rows, None], alpha=scale)
-            yield tile, x
+                entries.add_(self.u[tile.rows, None], alpha=scale)
+            yield tile, entries
 
 
 class Gradients:
-    """Gradients of the factors that need one, summed over tiles."""
+    """Gradients of those factors that need one, summed over tiles."""
 
     def __init__(self, factors: Factors, needed: Sequence[bool]) -> None:
         self.factors = factors
@@ -43,7 +44,7 @@ class Gradients:
         )
 
     def add(self, tile: Tile, gradient: Tensor) -> None:
-        """Add what the gradient of a tile of -<f, g> + u + v gives."""
+        """Add the share of one tile, from the gradient of its -<f, g> + u + v."""
         if self.f is not None:
             self.f[tile.rows].addmm_(gradient, self.factors.g[tile.columns], alpha=-1)
         if self.g is not None:

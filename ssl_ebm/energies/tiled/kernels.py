@@ -18,21 +18,22 @@ from ssl_ebm.energies.tiled.factors import Factors, Gradients
 from ssl_ebm.energies.tiled.tiles import Tile
 
 LOG2_E = math.log2(math.e)  # powers of 2 take less than half as long as exp on CPUs
-SAFE = 30.0  # exp(±30), summed over any number of samples, neither overflows nor loses precision in float32
+SAFE_ENERGY = 30.0  # nats: sums of exp(±30) over any number of samples neither overflow nor lose float32 precision
 
 Elementwise = Callable[..., Tensor]
 
 
 def lowest(dtype: torch.dtype) -> float:
-    """What log Σ exp(-E) is over no samples: finite, and far below any other."""
+    """The value of log Σ exp(-E) over no samples: finite, and far below that of any samples."""
     return -torch.finfo(dtype).max / 4
 
 
 class _LogSumExp(torch.autograd.Function):
     """log Σ_j exp(-E_ij) of an energy whose link is the identity.
 
-    The sum is taken as it is where energies are known to lie within ±SAFE, otherwise under a running maximum. Where
-    only anchors have a gradient, the forward keeps it: -∂/∂f_i is minus the mean of g_j under p_ij, attention's output.
+    Energies within ±SAFE_ENERGY are summed as they are (`safe`), others under a running maximum `top`. Where only
+    anchors need a gradient (`one_sided`), the forward keeps it: -∂/∂f_i is minus the mean of g_j under p_ij, which is
+    attention's output. Below, s is -E in bits and p is 2^s, or 2^(s - top).
     """
 
     @staticmethod
@@ -67,28 +68,28 @@ class _LogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         *factors, value, mean = ctx.saved_tensors
-        x, none, needed = Factors(*factors), value < lowest(value.dtype) / 2, ctx.needs_input_grad[3:]
-        weight = -gradient.masked_fill(none, 0)  # Σ_j ∂/∂E_ij
+        x, empty, needed = Factors(*factors), value < lowest(value.dtype) / 2, ctx.needs_input_grad[3:]
+        weight = -gradient.masked_fill(empty, 0)  # Σ_j ∂/∂E_ij
         if mean is not None:
             return None, None, None, -weight[:, None] * mean, None, weight if needed[2] else None, None
         if ctx.safe:
-            weight = weight * (-value.masked_fill(none, 0)).exp()
+            weight = weight * (-value.masked_fill(empty, 0)).exp()
         result, top = Gradients(x, needed), value * LOG2_E
         for tile, s in x.tiles(ctx.tiles, -LOG2_E):
-            own, other = weight[tile.rows, None], weight[tile.columns] if tile.mirrored else None
+            by_row, by_column = weight[tile.rows, None], weight[tile.columns] if tile.mirrored else None
             if ctx.safe:
-                p = tile.fill(s.exp2_(), 0.0).mul_(own if other is None else own + other)
+                p = tile.fill(s.exp2_(), 0.0).mul_(by_row if by_column is None else by_row + by_column)
             else:
                 tile.fill(s, -torch.inf)
-                p = (s - top[tile.rows, None]).exp2_().mul_(own)
-                if other is not None:
-                    p += s.sub_(top[tile.columns]).exp2_().mul_(other)
+                p = (s - top[tile.rows, None]).exp2_().mul_(by_row)
+                if by_column is not None:
+                    p += s.sub_(top[tile.columns]).exp2_().mul_(by_column)
             result.add(tile, p)
         return None, None, None, result.f, result.g, result.u, result.v
 
 
 def _rise(top: Tensor, total: Tensor, s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Add 2^s along a dimension to the sums total · 2^top in place; gives 2^(s - top), and how the totals shrank."""
+    """Add Σ 2^s along a dimension to the sums total · 2^top, in place; gives 2^(s - top) and the old totals' factor."""
     highest = torch.maximum(top, s.amax(dim))
     shrink = (top - highest).exp2_()
     p = (s - highest.unsqueeze(dim)).exp2_()
@@ -98,22 +99,22 @@ def _rise(top: Tensor, total: Tensor, s: Tensor, dim: int) -> tuple[Tensor, Tens
 
 
 def _safe(x: Factors, bound: float | None) -> bool:
-    """Whether exp(-E) needs no shift, by the energy's bound or by Cauchy-Schwarz on this data."""
+    """True if exp(-E) needs no shift, by the energy's bound or else by Cauchy-Schwarz on this data."""
     if bound is None:
         f, g, u, v = (None if factor is None else factor.detach() for factor in x)
         assert f is not None and g is not None
         offsets = [offset.abs().amax() for offset in (u, v) if offset is not None]
         bound = float(f.norm(dim=1).amax() * g.norm(dim=1).amax() + sum(offsets))
-    return bound <= SAFE
+    return bound <= SAFE_ENERGY
 
 
 def logsumexp(x: Factors, tiles: Sequence[Tile], *, bound: float | None) -> Tensor:
-    """Row by row log Σ_j exp(-E_ij), link the identity; `lowest` for a row without samples.
+    """Each row's log Σ_j exp(-E_ij), for an energy whose link is the identity; `lowest` for a row without samples.
 
     Args:
-        x: Factors.
-        tiles: What is taken.
-        bound: |E| is at most this for all pairs, where that is known beforehand.
+        x: The factors of E.
+        tiles: The tiles of the matrix, which know the entries left out.
+        bound: An upper bound of |E| over all pairs; None: not known beforehand.
     """
     wanted = [torch.is_grad_enabled() and factor is not None and factor.requires_grad for factor in x]
     one_sided = wanted[0] and not wanted[1] and not wanted[3] and not any(tile.mirrored for tile in tiles)
@@ -121,7 +122,7 @@ def logsumexp(x: Factors, tiles: Sequence[Tile], *, bound: float | None) -> Tens
 
 
 class _Sum(torch.autograd.Function):
-    """Σ_j function(link(raw_ij), *values_i); the derivative of the two on a tile is autograd's."""
+    """Σ_j function(link(raw_ij), *values_i); autograd differentiates both functions on one tile at a time."""
 
     @staticmethod
     def forward(
@@ -153,33 +154,32 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, values, needed = Factors(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:], ctx.needs_input_grad[5:]
         result = Gradients(x, needed)
-        sums = [
+        totals = [
             torch.zeros_like(t) if need else None
             for t, need in zip((*values, *ctx.parameters), needed[4:], strict=True)
         ]
         for tile, raw in x.tiles(ctx.tiles, 1.0):
-            derivative = _Sum._differentiate(ctx, tile, raw, values, gradient, sums)
+            derivative = _Sum._differentiate(ctx, tile, raw, values, gradient, totals)
             if derivative is not None:
                 result.add(tile, derivative)
-        return (*(None,) * 5, result.f, result.g, result.u, result.v, *sums)
+        return (*(None,) * 5, result.f, result.g, result.u, result.v, *totals)
 
     @staticmethod
     def _differentiate(
-        ctx: Any, tile: Tile, raw: Tensor, values: Sequence[Tensor], gradient: Tensor, sums: Sequence[Tensor | None]
+        ctx: Any, tile: Tile, raw: Tensor, values: Sequence[Tensor], gradient: Tensor, totals: Sequence[Tensor | None]
     ) -> Tensor | None:
-        """Derivative by the tile; those by values and parameters are added to `sums`."""
+        """Derivative by the tile; those by values and parameters are added to `totals`."""
         raw = raw.detach().requires_grad_()
-        inputs, added = [raw], []
+        inputs, summed = [raw], []  # a derivative by an input other than raw belongs to the total at its place
 
         def evaluate(energy: Tensor, part: slice) -> Tensor:
             arguments = []
-            for value, total in zip(values, sums, strict=False):
-                here = value[part] if value.dim() else value
-                leaf = here.detach().requires_grad_(total is not None)
+            for value, total in zip(values, totals, strict=False):
+                leaf = (value[part] if value.dim() else value).detach().requires_grad_(total is not None)
                 arguments.append(_column(leaf))
                 if total is not None:
                     inputs.append(leaf)
-                    added.append(total[part] if value.dim() else total)
+                    summed.append(total[part] if value.dim() else total)
             return ctx.function(energy, *arguments).expand_as(energy)
 
         weights = [gradient[tile.rows, None]]
@@ -191,17 +191,17 @@ class _Sum(torch.autograd.Function):
                 weights.append(gradient[tile.columns])
             elif tile.mirrored:
                 weights[0] = weights[0] + gradient[tile.columns]
-        if not results[0].requires_grad:  # a comparison
+        if not results[0].requires_grad:  # a step function, such as a comparison
             return None
-        for parameter, total in zip(ctx.parameters, sums[len(values) :], strict=True):
+        for parameter, total in zip(ctx.parameters, totals[len(values) :], strict=True):
             if total is not None:
                 inputs.append(parameter)
-                added.append(total)
+                summed.append(total)
         weights = [tile.cleared(weight.expand_as(raw)) for weight in weights]
-        derivative, *others = torch.autograd.grad(results, inputs, weights, allow_unused=True)
-        for total, other in zip(added, others, strict=True):
-            if other is not None:
-                total += other
+        derivative, *further = torch.autograd.grad(results, inputs, weights, allow_unused=True)
+        for total, part in zip(summed, further, strict=True):
+            if part is not None:
+                total += part
         return derivative
 
 
@@ -221,14 +221,14 @@ def total(
     link: Elementwise,
     parameters: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Σ_j function(link(raw_ij), *values_i); 0 for a row without samples.
+    """Σ_j function(link(raw_ij), *values_i) of each row; 0 for a row without samples.
 
     Args:
-        function: Elementwise in its first argument; what it captures gets no gradient.
-        x: Factors.
-        tiles: What is taken.
-        values: Per anchor [n], as a column, or scalar.
-        link: Of the energy.
-        parameters: Of the link, those that need a gradient.
+        function: Elementwise in its first argument; a tensor that it captures gets no gradient.
+        x: The factors of raw = -<f, g> + u + v.
+        tiles: The tiles of the matrix, which know the entries left out.
+        values: Each has one number per anchor [n], which the function sees as a column, or is a scalar.
+        link: The link of the energy.
+        parameters: The parameters of the link that need a gradient.
     """
     return _Sum.apply(tiles, function, link, parameters, 4 + len(values), *x, *values, *parameters)

@@ -8,10 +8,10 @@ Part = TypeVar("Part")
 
 
 class Borrowed(Generic[Part]):
-    """Another part's module, of which this part holds no state: it is registered, saved and moved by its owner alone.
+    """Another part's module, wrapped so that its owner alone registers, saves and moves it.
 
     Attributes:
-        module: The other part's.
+        module: The borrowed module.
     """
 
     def __init__(self, module: Part) -> None:

@@ -1,4 +1,4 @@
-"""Targets that are distributions over latent codes: what is given (labels), centred and sharpened, spread equally."""
+"""Targets that are distributions over latent codes: labels, centred and sharpened logits, equal assignments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_ebm.objectives.parts.targets import Branch, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """A temperature that goes linearly from `first` to `last` over the first `warmup` of the training."""
+    """A temperature that goes linearly from `first` to `last` over the first fraction `warmup` of the training."""
 
     last: float
     first: float | None = None
@@ -32,15 +32,15 @@ class Sharpness:
             raise ValueError(f"warmup must be a fraction in [0, 1], got {self.warmup}")
 
     def at(self, progress: float) -> float:
-        """The temperature when so much of the training is done."""
+        """The temperature at `progress`, the fraction of the training that is done."""
         first = self.last if self.first is None else self.first
         return first + (self.last - first) * (min(1.0, progress / self.warmup) if self.warmup else 1.0)
 
 
 class LabelTarget(Target):
-    """The image's own class as a distribution over codes, one code a class: δ(k, label). Data, so nothing is detached.
+    """The label of an image as a distribution over codes, one code per class: δ(k, label).
 
-    Images without a label (-1) have no distribution, and cost nothing.
+    Images without a label (-1) have a distribution of zeros, and so a cross-entropy of 0.
 
     Args:
         count: Number of classes.
@@ -57,16 +57,16 @@ class LabelTarget(Target):
     def forward(self, embeddings: Embeddings) -> Branch:
         """One-hot labels, the same for every view."""
         label = embeddings.require("label", why="a target of labels")
-        hot = F.one_hot(label.clamp(min=0), self.count) * (label >= 0)[:, None]
-        return hot.to(embeddings.projection.dtype).expand(len(embeddings.projection), -1, -1)
+        one_hot = F.one_hot(label.clamp(min=0), self.count) * (label >= 0)[:, None]
+        return one_hot.to(embeddings.projection.dtype).expand(len(embeddings.projection), -1, -1)
 
 
 class CodeTarget(Target):
-    """A distribution over codes, made of another target's embeddings of the global views; without gradient.
+    """A distribution over codes, made without gradient from another target's embeddings of the global views.
 
     Args:
-        of: Where the embeddings come from: `StopGradient` or `Teacher`.
-        codes: What gives their logits.
+        of: The target that gives the embeddings: `StopGradient` or `Teacher`.
+        codes: The codes of the energy, which give the logits.
     """
 
     distribution = True
@@ -74,24 +74,24 @@ class CodeTarget(Target):
 
     def __init__(self, *, of: Target, codes: Codes) -> None:
         super().__init__()
-        self.of, self.codes = of, Borrowed(codes)  # the codes are the energy's
+        self.of, self.codes = of, Borrowed(codes)  # owned by the energy
         self.uses = of.uses
 
     @torch.no_grad()
     def logits(self, embeddings: Embeddings) -> Float[Tensor, "views batch codes"]:
-        """Of the global views."""
+        """Logits over codes for the global views."""
         return self.codes.module.logits(self.of(embeddings)[: embeddings.global_views].detach())
 
     def teacher_momentum(self, progress: float) -> float | None:
-        """That of the target inside."""
+        """Momentum of the teacher that gives the embeddings; None where there is no teacher."""
         return self.of.teacher_momentum(progress)
 
 
 class Centred(CodeTarget):
-    """softmax((t - C) / τ): centring works against one code for all, sharpening against all codes for each.
+    """softmax((t - C) / τ): centring keeps images from sharing one code, sharpening keeps each from having all codes.
 
-    C is a running mean of the teacher's logits, updated after scoring: C ← m C + (1 - m) mean t. τ is that of
-    `Sharpness`. DINO (arXiv 2104.14294): τ .04, m .9. Without centring (`center_momentum` None) it only sharpens.
+    C is a running mean of the teacher's logits t, updated after scoring: C ← m C + (1 - m) mean t. τ follows
+    `Sharpness`. DINO (arXiv 2104.14294): τ .04, m .9. With `center_momentum` None there is no centring.
     """
 
     center: Tensor
@@ -116,7 +116,7 @@ class Centred(CodeTarget):
         self.register_buffer("center", torch.zeros(count))
 
     def set_progress(self, fraction: float) -> None:
-        """Move the temperature."""
+        """Tell how much of the training is done, in [0, 1]; the temperature follows it."""
         self.temperature = self.sharpness.at(fraction)
 
     def forward(self, embeddings: Embeddings) -> Branch:
@@ -128,29 +128,29 @@ class Centred(CodeTarget):
     def update(self, embeddings: Embeddings) -> None:
         """Move the centre towards the batch's mean logits, over all ranks."""
         if self.center_momentum is not None:
-            batch = distributed.mean(self.logits(embeddings).mean((0, 1))).to(self.center.dtype)
-            self.center.lerp_(batch, 1 - self.center_momentum)
+            mean_logits = distributed.mean(self.logits(embeddings).mean((0, 1))).to(self.center.dtype)
+            self.center.lerp_(mean_logits, 1 - self.center_momentum)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"temperature={self.sharpness.last:g}, center_momentum={self.center_momentum}"
 
 
 class Equipartition(CodeTarget):
-    """Codes assigned so that each is used equally often in the batch of all ranks, by Sinkhorn's iterations; per view.
+    """Codes assigned so that, in each view of all ranks' batch, each code is used equally often (Sinkhorn).
 
-    exp(logits / ε) scaled alternately to equal columns and rows. SwAV (arXiv 2006.09882): ε .05, 3 iterations.
+    exp(logits / ε) is scaled in turns to equal columns and rows. SwAV (arXiv 2006.09882): ε .05, 3 iterations.
 
     Args:
-        of: Where the embeddings come from.
-        codes: What gives their logits.
+        of: The target that gives the embeddings.
+        codes: The codes of the energy, which give the logits.
         epsilon: ε, the temperature of the scores.
-        warmup_epsilon: What ε starts from, as the temperature of `Sharpness`; None: from ε.
-        warmup: Fraction of the training in which it moves.
-        iterations: Of Sinkhorn; 0: the softmax of logits / ε.
+        warmup_epsilon: The value that ε starts from, as in `Sharpness`; None: ε.
+        warmup: Fraction of the training in which ε moves.
+        iterations: Number of Sinkhorn's iterations; 0: the softmax of logits / ε.
         softmax_first: Start from each sample's softmax instead of its scores, as MSN's code does.
-        queue_size: Embeddings of earlier batches, a view each, that small batches are filled up with; 0: none.
-        dim: Of the embeddings; only with a queue.
+        queue_size: Number of embeddings of earlier batches, for each view, that join the assignment; 0: none.
+        dim: Dimension of the embeddings; only with a queue.
         queue_start: Fraction of the training from which the queue is used, once it is full.
     """
 
@@ -179,7 +179,7 @@ class Equipartition(CodeTarget):
         self.queues = nn.ModuleList(Queue(size=queue_size, dim=int(dim or 0)) for _ in range(2 if queue_size else 0))
 
     def set_progress(self, fraction: float) -> None:
-        """Move ε; start to use the queue."""
+        """Tell how much of the training is done, in [0, 1]; ε and the use of the queue follow it."""
         self.progress, self.epsilon = fraction, self.sharpness.at(fraction)
 
     @torch.no_grad()
@@ -187,29 +187,30 @@ class Equipartition(CodeTarget):
         """Distributions over codes."""
         logits = self.logits(embeddings)
         n, first = logits.shape[1], distributed.rank() * logits.shape[1]
-        assigned = []
+        assignments = []
         for view, scores in enumerate(distributed.gather(logits, dim=1) / self.epsilon):
-            scores = torch.cat([scores, *self._remembered(view, logits)])
+            scores = torch.cat([scores, *self._queue_scores(view, logits.dtype)])
             if self.softmax_first or not self.iterations:
                 scores = scores.log_softmax(1)
-            assigned.append(sinkhorn(scores, iterations=self.iterations)[first : first + n])
-        return torch.stack(assigned)
+            assignments.append(sinkhorn(scores, iterations=self.iterations)[first : first + n])
+        return torch.stack(assignments)
 
-    def _remembered(self, view: int, like: Tensor) -> list[Tensor]:
+    def _queue_scores(self, view: int, dtype: torch.dtype) -> list[Tensor]:
+        """Scores of a view's queue, in a list of one; an empty list before the queue is full and in use."""
         if view >= len(self.queues) or self.progress < self.queue_start:
             return []
         queue = self.queues[view]
         assert isinstance(queue, Queue)
-        full = bool(queue.pushed >= len(queue))
-        return [self.codes.module.logits(queue.vectors.to(like.dtype)) / self.epsilon] if full else []
+        is_full = bool(queue.pushed >= len(queue))
+        return [self.codes.module.logits(queue.vectors.to(dtype)) / self.epsilon] if is_full else []
 
     def update(self, embeddings: Embeddings) -> None:
-        """Enqueue the global views."""
+        """Enqueue the embeddings of the global views."""
         if self.queues:
             for queue, z in zip(self.queues, self.of(embeddings)[: embeddings.global_views], strict=False):
                 assert isinstance(queue, Queue)
                 queue.push(z)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"epsilon={self.sharpness.last:g}, iterations={self.iterations}"

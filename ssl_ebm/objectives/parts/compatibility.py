@@ -1,7 +1,7 @@
 """Which samples are compatible, where "two views of one image" is not the whole of it.
 
-A graph on the training samples replaces the identity: the views of every two neighbours are positives and no negatives.
-Samples are always their own neighbours. Spectral contrastive learning (arXiv 2106.04156) factorises such a graph.
+A graph on the training samples says more: the views of every two neighbours are positives, and not negatives. Samples
+are always their own neighbours. Spectral contrastive learning (arXiv 2106.04156) factorises such a graph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ssl_ebm import distributed
 
-Pairs = tuple[Int[Tensor, " p"], Int[Tensor, " p"]]  # positions of compatible anchors and candidates
+Positions = tuple[Int[Tensor, " p"], Int[Tensor, " p"]]  # of compatible anchors and candidates
 
 
 class Graph(nn.Module):
@@ -27,14 +27,14 @@ class Graph(nn.Module):
 
     Attributes:
         reads: The part of the embeddings that names a sample: its `index` in the data set, or its `label`.
-        size: How many samples it knows; None: any.
+        size: Number of samples that the graph knows; None: any.
     """
 
     reads: Literal["index", "label"]
     size: int | None = None
 
-    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Pairs:
-        """Positions (i, j) of all compatible anchors and candidates, from their names (-1: nobody's)."""
+    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Positions:
+        """Positions (i, j) of all compatible anchors and candidates, by their names (-1: of no sample)."""
         raise NotImplementedError
 
 
@@ -43,16 +43,16 @@ class SameLabel(Graph):
 
     reads = "label"
 
-    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Pairs:
-        """Positions of equal labels."""
+    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Positions:
+        """Positions (i, j) of equal labels."""
         i, j = ((anchors[:, None] == candidates) & (candidates != -1)).nonzero(as_tuple=True)
         return i, j
 
 
 class Adjacency(Graph):
-    """Neighbours of every sample, as compressed sparse rows: sample s has `indices[indptr[s] : indptr[s + 1]]`.
+    """A graph stored as compressed sparse rows: neighbours of sample s are `indices[indptr[s] : indptr[s + 1]]`.
 
-    Directed: a positive of one anchor need not have it as its own. Self-loops are added.
+    Edges are directed: a sample need not be a positive of its own positives. Self-loops are added.
 
     Raises:
         ValueError: The rows do not fit each other.
@@ -78,13 +78,13 @@ class Adjacency(Graph):
 
     @staticmethod
     def of_neighbours(neighbours: Int[Tensor, "n k"]) -> Adjacency:
-        """The graph of k neighbours of every sample."""
+        """Build the graph in which every sample has k given neighbours."""
         n, k = neighbours.shape
         return Adjacency(torch.arange(0, n * k + 1, k), neighbours.flatten())
 
     @staticmethod
     def nearest(features: Float[Tensor, "n dim"], *, k: int) -> Adjacency:
-        """The graph of the k nearest neighbours of every sample by cosine, exact."""
+        """Build the graph of every sample's k nearest neighbours by cosine, exactly."""
         if not 1 <= k < len(features):
             raise ValueError(f"k must be in [1, {len(features) - 1}], the number of other samples, got {k}")
         vectors = np.ascontiguousarray(features.cpu().float().numpy())
@@ -93,27 +93,27 @@ class Adjacency(Graph):
         index.add(vectors)
         neighbours = torch.from_numpy(index.search(vectors, k + 1)[1])
         others = neighbours != torch.arange(len(neighbours))[:, None]
-        others[:, -1] &= ~others.all(1)  # of more than k duplicates the sample itself may be left out
+        others[:, -1] &= ~others.all(1)  # among more than k duplicates, the search may have left out the sample
         return Adjacency.of_neighbours(neighbours[others].view(-1, k))
 
-    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Pairs:
-        """Positions of neighbours, in time proportional to their number and not to n × m."""
+    def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Positions:
+        """Positions (i, j) of neighbours, in time proportional to their number and not to n × m."""
         rows = anchors.clamp(min=0)
         degrees = torch.where(anchors >= 0, self.indptr[rows + 1] - self.indptr[rows], 0)
-        i, place = _segments(degrees)
-        neighbours = self.indices[self.indptr[rows[i]] + place]
-        ordered, order = candidates.sort()
-        first = torch.searchsorted(ordered, neighbours)
-        edge, place = _segments(torch.searchsorted(ordered, neighbours, right=True) - first)
-        return i[edge], order[first[edge] + place]
+        i, offset = _segments(degrees)
+        neighbours = self.indices[self.indptr[rows[i]] + offset]
+        sorted_candidates, order = candidates.sort()
+        first = torch.searchsorted(sorted_candidates, neighbours)
+        edge, offset = _segments(torch.searchsorted(sorted_candidates, neighbours, right=True) - first)
+        return i[edge], order[first[edge] + offset]
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"samples={self.size}, neighbours={len(self.indices) / (self.size or 1):.1f}"
 
 
 def _segments(lengths: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Tensor, " total"]]:
-    """The segment that each place belongs to, and its number within it, for segments laid end to end."""
+    """Lay segments end to end: the segment of each place, and the number of the place within its segment."""
     segment = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     starts = lengths.cumsum(0) - lengths
     return segment, torch.arange(len(segment), device=lengths.device) - starts[segment]
@@ -122,20 +122,20 @@ def _segments(lengths: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Te
 class BatchNames:
     """The names of one batch's samples under a graph: indices in the data set, or labels.
 
-    Samples without a label (-1) are each a class of their own, named -2, -3, ...
+    Each sample without a label (-1) is a class of its own, named -2, -3, ...
 
     Attributes:
-        local: Of this rank's images.
-        everywhere: Of all ranks' images.
-        keys: Whether compatible means equal names: then they serve as keys, and no list of pairs is needed.
+        local: Names of this rank's images.
+        everywhere: Names of all ranks' images.
+        keys: True if compatible means equal names, so that names serve as keys and no list of pairs is needed.
     """
 
     def __init__(self, graph: Graph, names: Int[Tensor, " n"]) -> None:
         self.graph, self.everywhere = graph, distributed.gather(names)
         self.keys = isinstance(graph, SameLabel)
         if self.keys:
-            place = torch.arange(len(self.everywhere), device=names.device)
-            self.everywhere = torch.where(self.everywhere < 0, -2 - place, self.everywhere)
+            position = torch.arange(len(self.everywhere), device=names.device)
+            self.everywhere = torch.where(self.everywhere < 0, -2 - position, self.everywhere)
         first = distributed.rank() * len(names)
         self.local = self.everywhere[first : first + len(names)]
 
@@ -167,7 +167,7 @@ def nearest_of_file(*, file: str, k: int = 10) -> Adjacency:
     """The graph of the `k` nearest neighbours by cosine, from features in a file.
 
     Args:
-        file: A .npy of features [n, dim]; rows as in `adjacency_of_file`.
+        file: A .npy of features [n, dim], with rows numbered as in `adjacency_of_file`.
         k: Neighbours of every sample.
 
     Raises:

@@ -1,9 +1,10 @@
-"""How the volume of low energy is limited by other samples: energies of positives and negatives -> loss per anchor.
+"""Contrasts: how other samples limit the volume of low energy. Energies of positives and negatives -> loss per anchor.
 
-Three kinds: a partition over all samples (`InfoNCE`), a difference between a positive and each negative (`Pairwise`:
-hinge, log, perceptron), and separate pulls and pushes (`Separate`: square-square, spectral, and the noise-contrastive
-ones of `noise_contrasts.py`). LeCun et al. 2006, A tutorial on energy-based learning, table 1, is the catalogue of the
-last two; its energy loss is `Attract`, its negative log-likelihood `InfoNCE`.
+There are three kinds: a partition over all samples (`InfoNCE`), a difference between a positive and each negative
+(`Pairwise`: hinge, log, perceptron), and separate losses of positives and negatives (`Separate`: square-square,
+spectral, and the noise-contrastive ones of `noise_contrasts.py`). LeCun et al. 2006, A tutorial on energy-based
+learning, table 1, is the catalogue of the last two; its energy loss is `Attract`, its negative log-likelihood
+`InfoNCE`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from ssl_ebm.energies.rows import Paired, Rows
 
 
 class Contrast(nn.Module):
-    """Energies of an anchor's positives and negatives -> its loss.
+    """A loss for each anchor, from the energies of its positives and negatives.
 
     Attributes:
-        needs_negatives: Whether it can be used without negatives.
-        needs_nonnegative: Whether it squares energies, and so needs E ≥ 0.
+        needs_negatives: True if the contrast cannot be used without negatives.
+        needs_nonnegative: True if the contrast squares energies, and so needs E ≥ 0.
         canonical_form: What the energy means at the optimum; None: it orders pairs and no more.
     """
 
@@ -37,12 +38,12 @@ class Contrast(nn.Module):
         self.canonical_form: CanonicalForm | None = None
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
-        """Loss of each anchor; 0 of one without positives."""
+        """Loss of each anchor; 0 for an anchor without positives."""
         raise NotImplementedError
 
 
 class Attract(Contrast):
-    """mean_p (E⁺)^power: only pulls. Something else has to prevent the collapse. LeCun's energy loss.
+    """mean_p (E⁺)^power, LeCun's energy loss: it only pulls, so that something else has to prevent the collapse.
 
     With E = ‖a - b‖², power = α/2 is Wang & Isola's alignment E‖a - b‖^α (arXiv 2005.10242).
     """
@@ -74,9 +75,9 @@ class InfoNCE(Contrast):
     give log(1 + number of negatives). An anchor without a positive counts as 0, as in SupCon's code.
 
     Args:
-        decoupled: Leave the positives out of the partition (DCL, arXiv 2110.06848); can be negative.
+        decoupled: Leave the positives out of the partition (DCL, arXiv 2110.06848); the loss can then be negative.
         reweight: κ of DCLW: pulls are multiplied by 2 - exp(-κ E⁺) / mean exp(-κ E⁺), a constant to the gradient, so
-            that near positives pull less. None: all by 1.
+            that near positives pull less. None: all pulls weigh 1.
     """
 
     def __init__(self, *, decoupled: bool = False, reweight: float | None = None) -> None:
@@ -101,15 +102,17 @@ class InfoNCE(Contrast):
 
     @staticmethod
     def _weight(exponent: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        everywhere = distributed.gather(exponent)
-        return 2 - torch.exp(exponent - everywhere.logsumexp(0) + math.log(len(everywhere)))
+        """2 - exp(exponent) / mean exp(exponent), the mean over the anchors of all ranks."""
+        all_exponents = distributed.gather(exponent)
+        return 2 - torch.exp(exponent - all_exponents.logsumexp(0) + math.log(len(all_exponents)))
 
 
 class Pairwise(Contrast):
-    """mean_n loss(E⁺ - E⁻), or that of the most offending negative: of lowest energy. E⁺ is the mean over positives.
+    """mean_n loss(E⁺ - E⁻), where E⁺ is the mean energy of the positives.
 
     Args:
-        hardest: Only the most offending negative, as in LeCun et al. 2006; else the mean over all.
+        hardest: Take only the most offending negative, the one of lowest energy, as in LeCun et al. 2006; else the mean
+            over all.
     """
 
     def __init__(self, *, hardest: bool = False) -> None:
@@ -117,7 +120,7 @@ class Pairwise(Contrast):
         self.hardest = hardest
 
     def loss(self, difference: Tensor) -> Tensor:
-        """Of E⁺ - E⁻, elementwise and increasing."""
+        """The loss as an elementwise and increasing function of the difference E⁺ - E⁻."""
         raise NotImplementedError
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
@@ -127,12 +130,12 @@ class Pairwise(Contrast):
         if self.hardest:
             loss = self.loss(attraction - negative.minimum())
         else:
-            loss = negative.mean(lambda energy, pulled: self.loss(pulled - energy), attraction)
+            loss = negative.mean(lambda energy, pull: self.loss(pull - energy), attraction)
         return torch.where((positive.count > 0) & (negative.count > 0), loss, 0.0)
 
 
 class Margin(Pairwise):
-    """Hinge [margin + E⁺ - E⁻]₊: negatives only count while they come within a margin of the positive.
+    """Hinge [margin + E⁺ - E⁻]₊: only negatives whose energy is within a margin of the positive's count.
 
     The mean over all negatives is FaceNet's sum, not mined (arXiv 1503.03832, eq. 3); with `hardest` LeCun's hinge;
     with `active_only` the mean over those that violate the margin, which keeps the gradient's size as they grow rare.
@@ -157,8 +160,8 @@ class Margin(Pairwise):
             return loss
         assert negative is not None
         attraction = positive.mean_energy().detach()
-        share = negative.mean(lambda energy, pulled: (self.margin + pulled > energy).to(energy.dtype), attraction)
-        return loss / torch.where(share > 0, share, 1.0).detach()
+        active = negative.mean(lambda energy, pull: (self.margin + pull > energy).to(energy.dtype), attraction)
+        return loss / torch.where(active > 0, active, 1.0).detach()
 
 
 class Perceptron(Pairwise):
@@ -173,10 +176,10 @@ class Perceptron(Pairwise):
 
 
 class LogLoss(Pairwise):
-    """log(1 + exp(E⁺ - E⁻)): a soft hinge of infinite margin. Of one negative it is InfoNCE."""
+    """log(1 + exp(E⁺ - E⁻)): a soft hinge of infinite margin. With a single negative it is InfoNCE."""
 
     def loss(self, difference: Tensor) -> Tensor:
-        """Softplus of the difference."""
+        """log(1 + exp(difference))."""
         return F.softplus(difference)
 
 
@@ -184,7 +187,7 @@ class Separate(Contrast):
     """mean_p attract(E⁺) + mean_n repel(E⁻).
 
     Args:
-        hardest: Push only the most offending negative; else the mean over all.
+        hardest: Take only the most offending negative, the one of lowest energy; else the mean over all.
     """
 
     def __init__(self, *, hardest: bool = False) -> None:
@@ -192,23 +195,23 @@ class Separate(Contrast):
         self.hardest = hardest
 
     def attract(self, energy: Tensor) -> Tensor:
-        """Loss of a positive."""
+        """Loss of a positive, as a function of its energy."""
         raise NotImplementedError
 
     def repel(self, energy: Tensor) -> Tensor:
-        """Loss of a negative."""
+        """Loss of a negative, as a function of its energy."""
         raise NotImplementedError
 
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor."""
         assert negative is not None
-        pushed = self.repel(negative.minimum()) if self.hardest else negative.mean(self.repel)
-        loss = positive.mean(self.attract) + torch.where(negative.count > 0, pushed, 0.0)
+        repulsion = self.repel(negative.minimum()) if self.hardest else negative.mean(self.repel)
+        loss = positive.mean(self.attract) + torch.where(negative.count > 0, repulsion, 0.0)
         return torch.where(positive.count > 0, loss, 0.0)
 
 
 class SquareSquare(Separate):
-    """(E⁺)² + [margin - E⁻]₊², with E ≥ 0 a distance: Hadsell, Chopra & LeCun 2006, twice their ½s."""
+    """(E⁺)² + [margin - E⁻]₊² with a distance E ≥ 0: twice the loss of Hadsell, Chopra & LeCun 2006, which has ½s."""
 
     needs_nonnegative = True
 
@@ -219,7 +222,7 @@ class SquareSquare(Separate):
         self.margin = float(margin)
 
     def attract(self, energy: Tensor) -> Tensor:
-        """Square of E."""
+        """E²."""
         return energy.square()
 
     def repel(self, energy: Tensor) -> Tensor:
@@ -228,7 +231,7 @@ class SquareSquare(Separate):
 
 
 class Spectral(Separate):
-    """(2 E⁺ + (E⁻)²) / μ with E = -<z, z'>: factorises the graph of positives (arXiv 2106.04156)."""
+    """(2 E⁺ + (E⁻)²) / μ with E = -<z, z'>, which factorises the graph of positives (arXiv 2106.04156)."""
 
     def __init__(self, *, mu: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One remembered embedding for each image of the data set: instance discrimination."""
+"""A memory of one embedding for each image of the data set, as instance discrimination needs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Memory(Target):
 
         v_i ← normalise(m v_i + (1 - m) z_i),
 
-    z_i the mean of the views' unit projections. Instance discrimination (arXiv 1805.01978); starts uniform in
+    z_i the mean of the views' unit projections. Instance discrimination (arXiv 1805.01978); entries start uniform in
     ±√(3/D), as in the authors' code.
     """
 
@@ -43,28 +43,28 @@ class Memory(Target):
         self.register_buffer("vectors", (uniform * 2 - 1) * (3 / dim) ** 0.5)
 
     def forward(self, embeddings: Embeddings) -> Branch:
-        """The memory of each image, once a view."""
+        """The memory of each image, repeated for every view."""
         index = embeddings.require("index", why="a memory bank")
         z = embeddings.projection
         return self.vectors[index].to(z.dtype).expand(z.shape[0], -1, -1)
 
     @torch.no_grad()
     def update(self, embeddings: Embeddings) -> None:
-        """Move the batch's memories towards its embeddings."""
+        """Move the memory of each image of the batch towards its embeddings."""
         index = distributed.gather(embeddings.require("index", why="a memory bank"))
         z = distributed.gather(F.normalize(embeddings.projection.detach(), dim=-1).mean(0)).to(self.vectors.dtype)
         self.vectors[index] = F.normalize(self.momentum * self.vectors[index] + (1 - self.momentum) * z, dim=1)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"size={len(self.vectors)}, momentum={self.momentum:g}"
 
 
 class MemoryNegatives(Negatives):
-    """`draws` memories of random images, drawn uniformly with replacement once a batch and shared by its anchors.
+    """The memories of `draws` random images are the negatives, drawn uniformly with replacement for each batch.
 
-    The authors' code draws for each anchor; sharing gives the same expected gradient without an N × draws × D tensor.
-    A draw may hit the positive, as theirs may.
+    All anchors of a batch share its draws; the authors' code draws for each anchor, which has the same expected
+    gradient but needs an N × draws × D tensor. A draw may hit the positive, as there.
     """
 
     gives_negatives = True
@@ -74,19 +74,20 @@ class MemoryNegatives(Negatives):
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws must be >= 1, got {draws}")
-        self.memory = Borrowed(memory)  # the target's
+        self.memory = Borrowed(memory)  # owned by the target
         self.count = draws
         self.draws = Draws()
 
     def forward(
         self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """As in `Negatives`; every anchor takes this batch's draws."""
+        """Compare anchors with their positives, and with the draws of this batch."""
         vectors = self.memory.module.vectors
         drawn = torch.randint(len(vectors), (self.count,), generator=self.draws.generator())
         candidates = vectors[drawn.to(vectors.device)].to(anchors.dtype)
-        return [replace(one, candidates=candidates) for one in super().forward(anchors, targets, pairs, None)]
+        comparisons = super().forward(anchors, targets, pairs, None)
+        return [replace(comparison, candidates=candidates) for comparison in comparisons]
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"draws={self.count}"

@@ -16,16 +16,16 @@ from ssl_ebm.objectives.parts.queue import Queue
 
 ViewPair = tuple[int, int]  # (anchor's view, view of the target)
 Branch = Float[Tensor, "views batch dim"]
-Targets = Float[Tensor, "target_views batch target_dim"]  # codes have a dimension of their own
+Targets = Float[Tensor, "target_views batch target_dim"]  # distributions over codes differ from anchors in dim
 
 
 class Negatives(nn.Module):
-    """Comparisons of a batch's anchors with their positives; this base class gives no negatives.
+    """The comparisons of a batch: this base class compares anchors with their positives, and gives no negatives.
 
     Attributes:
         gives_negatives: True if comparisons have candidates, of which all but the excluded are negatives.
-        takes_graph: True if positives may be a graph's neighbours instead of the views of the anchor's image.
-        dim: Dimension of the embeddings that it is made for; None: any.
+        takes_graph: True if positives may be neighbours in a graph instead of the views of the anchor's image.
+        dim: Dimension of the embeddings that the part is made for; None: any.
     """
 
     gives_negatives: bool = False
@@ -35,31 +35,32 @@ class Negatives(nn.Module):
     def forward(
         self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """What is compared for the given pairs of views.
+        """Compare the anchors of each pair of views with their positives.
 
         Args:
-            anchors: The local batch's a, of every view.
-            targets: The local batch's b, of every view.
-            pairs: Which views are compared.
-            names: A graph that says which samples are compatible, and the batch's in it; None: views of one image are.
+            anchors: The a of this rank's batch, for every view.
+            targets: The b of this rank's batch, for every view.
+            pairs: The views that are compared.
+            names: A graph that says which samples are compatible, and the names of the batch's samples in it; None: the
+                views of one image are compatible.
         """
         if names is None:
-            chosen, partners = [anchors[a] for a, _ in pairs], [targets[b] for _, b in pairs]
-            return [Comparison(anchors=torch.cat(chosen), positives=[torch.cat(partners)])]
+            paired_anchors, paired_targets = [anchors[a] for a, _ in pairs], [targets[b] for _, b in pairs]
+            return [Comparison(anchors=torch.cat(paired_anchors), positives=[torch.cat(paired_targets)])]
         i, j = names.graph(names.local, names.everywhere)
-        everywhere = distributed.gather(targets, dim=1)
-        return [Comparison(anchors=anchors[a], positives=Listing(i, everywhere[b][j])) for a, b in pairs]
+        all_targets = distributed.gather(targets, dim=1)
+        return [Comparison(anchors=anchors[a], positives=Listing(i, all_targets[b][j])) for a, b in pairs]
 
     def update(self, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None) -> None:
-        """Store a scored batch, in training."""
+        """Remember a batch; called in training, after the batch was scored."""
 
 
 class BatchNegatives(Negatives):
-    """The other images of the batch, over all ranks.
+    """The other images of the batch of all ranks are the negatives.
 
     Args:
-        views: "all": negatives from every view, 2N - 2 an anchor for two views (SimCLR); "other": from the target's
-            view only, N - 1 an anchor (SigLIP, spectral).
+        views: "all": negatives from every view, 2N - 2 per anchor for two views (SimCLR); "other": from the target's
+            view only, N - 1 per anchor (SigLIP, spectral).
     """
 
     gives_negatives = True
@@ -73,45 +74,46 @@ class BatchNegatives(Negatives):
     def forward(
         self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """As in `Negatives`; anchors are local, candidates are of all ranks.
+        """Compare this rank's anchors with their positives, and with the other images of all ranks.
 
-        Anchor views with as many positives make one comparison, because its rows must be equally long. Local crops are
-        never targets, so they have one positive more than global crops.
+        Anchor views are grouped by their number of positives, because a block of rows must be rectangular. Local crops
+        are never targets, so they have one positive more than global crops.
         """
-        everywhere = distributed.gather(targets, dim=1)
-        place = torch.arange(anchors.shape[1], device=anchors.device) + distributed.rank() * anchors.shape[1]
-        groups = [({a: [b]}, [b]) for a, b in pairs]  # target views of each anchor view, and the candidates' views
+        all_targets, local = distributed.gather(targets, dim=1), anchors.shape[1]
+        groups = [({a: [b]}, [b]) for a, b in pairs]  # (positive views of each anchor view, candidates' views)
         if self.views == "all":
-            partners = {a: [b for c, b in pairs if c == a] for a in sorted({a for a, _ in pairs})}
-            parts = [{a: partners[a] for a in partners if (a < len(targets)) == target} for target in (True, False)]
-            groups = [(part, list(range(len(targets)))) for part in parts if part]
+            positives = {a: [b for c, b in pairs if c == a] for a in sorted({a for a, _ in pairs})}
+            global_crops = {a: views for a, views in positives.items() if a < len(targets)}
+            local_crops = {a: views for a, views in positives.items() if a >= len(targets)}
+            groups = [(crops, list(range(len(targets)))) for crops in (global_crops, local_crops) if crops]
         comparisons = []
-        for partners, among in groups:
-            every_anchor, every_target = len(partners) == len(anchors), len(among) == len(targets)
-            rows = anchors.flatten(0, 1) if every_anchor else torch.cat([anchors[a] for a in partners])
-            columns = everywhere.flatten(0, 1) if every_target else everywhere[among].flatten(0, 1)
-            symmetric = every_anchor and every_target and targets is anchors and everywhere is targets
+        for positives, candidate_views in groups:
+            every_anchor, every_target = len(positives) == len(anchors), len(candidate_views) == len(targets)
+            rows = anchors.flatten(0, 1) if every_anchor else torch.cat([anchors[a] for a in positives])
+            columns = all_targets.flatten(0, 1) if every_target else all_targets[candidate_views].flatten(0, 1)
+            symmetric = every_anchor and every_target and targets is anchors and all_targets is targets
             if names is not None:
-                own_views = [a if self.views == "all" and a < len(targets) else None for a in partners]
+                own_views = [a if self.views == "all" and a < len(targets) else None for a in positives]
                 comparisons.append(_by_graph(names, rows, columns, own_views, symmetric=symmetric))
                 continue
-            image = place.repeat(len(partners))
-            views_of_image = torch.cat([image + view * everywhere.shape[1] for view in range(len(among))])
+            row = torch.arange(len(rows), device=rows.device)
+            first_column = row % local + distributed.rank() * local  # the anchor's image in the first candidate view
+            own_columns = [first_column + view * all_targets.shape[1] for view in range(len(candidate_views))]
             comparisons.append(
                 Comparison(
                     anchors=rows,
                     positives=[
-                        torch.cat([targets[b] for b in views]) for views in zip(*partners.values(), strict=True)
+                        torch.cat([targets[b] for b in views]) for views in zip(*positives.values(), strict=True)
                     ],
                     candidates=columns,
-                    excluded=Pairs(torch.arange(len(rows), device=image.device).repeat(len(among)), views_of_image),
+                    excluded=Pairs(row.repeat(len(own_columns)), torch.cat(own_columns)),
                     symmetric=symmetric,
                 )
             )
         return comparisons
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"views={self.views!r}"
 
 
@@ -123,31 +125,31 @@ def _by_graph(
     *,
     symmetric: bool,
 ) -> Comparison:
-    """Anchors whose positives are all views of their neighbours but the anchor itself; the rest are negatives.
+    """Compare anchors with all views of their neighbours, except with themselves; all other images are negatives.
 
     Args:
-        names: The graph, and the names of the local images and of those of all ranks.
-        rows: Views of the local images, one view after another.
-        columns: Views of all images, likewise.
-        own_views: Of each view among the rows, which view of the columns is the same vectors; None: none.
-        symmetric: Rows and columns are the same.
+        names: The graph, and the names of the images of this rank and of all ranks.
+        rows: The anchors: views of this rank's images, one view after another.
+        columns: The candidates: views of all ranks' images, likewise.
+        own_views: For each anchor view, the candidate view that holds the same vectors; None: none does.
+        symmetric: True if rows and columns are the same vectors.
     """
-    local, everywhere = len(names.local), len(names.everywhere)
-    place = torch.arange(local, device=rows.device)
-    own = [
-        Pairs(place + i * local, place + distributed.rank() * local + view * everywhere)
-        for i, view in enumerate(own_views)
-        if view is not None
-    ]
-    itself = Pairs(*(torch.cat(side) if own else place[:0] for side in (zip(*own, strict=True) if own else ((), ()))))
+    local, total = len(names.local), len(names.everywhere)
+    image = torch.arange(local, device=rows.device)
+    in_columns = image + distributed.rank() * local
+    view_pairs = [(i, view) for i, view in enumerate(own_views) if view is not None]
+    itself = Pairs(
+        torch.cat([image[:0], *(image + i * local for i, _ in view_pairs)]),
+        torch.cat([image[:0], *(in_columns + view * total for _, view in view_pairs)]),
+    )
     if names.keys:
-        key = SameKey(names.local.repeat(len(rows) // local), names.everywhere.repeat(len(columns) // everywhere))
+        key = SameKey(names.local.repeat(len(rows) // local), names.everywhere.repeat(len(columns) // total))
         return Comparison(
             anchors=rows, positives=key, candidates=columns, excluded=key, itself=itself, symmetric=symmetric
         )
     i, j = names.graph(names.local, names.everywhere)
     first_row = torch.arange(0, len(rows), local, device=i.device)[:, None, None]
-    first_column = torch.arange(0, len(columns), everywhere, device=i.device)[:, None]
+    first_column = torch.arange(0, len(columns), total, device=i.device)[:, None]
     shape = (len(first_row), len(first_column), len(i))
     i, j = (i + first_row).expand(shape).flatten(), (j + first_column).expand(shape).flatten()
     column_itself = torch.full((len(rows),), -1, device=i.device).index_copy(0, *itself)
@@ -158,9 +160,10 @@ def _by_graph(
 
 
 class QueueNegatives(Negatives):
-    """The last `size` targets of earlier batches (MoCo, arXiv 1911.05722); scored first, enqueued after.
+    """The last `size` targets of earlier batches are the negatives (MoCo, arXiv 1911.05722).
 
-    With a graph, positives are the batch's neighbours, and entries of neighbours are no negatives.
+    A batch is scored first and enqueued afterwards. With a graph, positives are the neighbours in the batch, and queue
+    entries that show a neighbour are no negatives.
     """
 
     gives_negatives = True
@@ -173,16 +176,16 @@ class QueueNegatives(Negatives):
     def forward(
         self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """As in `Negatives`; every anchor takes the whole queue."""
+        """Compare anchors with their positives, and with the whole queue."""
         queue, excluded = self.queue.snapshot(anchors.dtype), None
         if names is not None:
             assert self.queue.samples is not None
             excluded = Pairs(*names.graph(names.local, self.queue.samples))
-        positives = super().forward(anchors, targets, pairs, names)
-        return [replace(comparison, candidates=queue, excluded=excluded) for comparison in positives]
+        comparisons = super().forward(anchors, targets, pairs, names)
+        return [replace(comparison, candidates=queue, excluded=excluded) for comparison in comparisons]
 
     @torch.no_grad()
     def update(self, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None) -> None:
-        """Overwrite the oldest entries by the targets just scored."""
+        """Overwrite the oldest entries with the targets just scored."""
         for view in sorted({b for _, b in pairs}):
             self.queue.push(targets[view], None if names is None else names.local.clamp(min=-1))

@@ -1,7 +1,6 @@
-"""Noise-contrastive: is a pair compatible, or drawn from noise? Energies as the log-odds of a classifier.
+"""Noise-contrastive contrasts: energies are the log-odds of a classifier that tells compatible pairs from noise.
 
-What such a classifier's energy means at the optimum depends on how much noise it saw: PMI less log m for m negatives to
-a positive.
+At the optimum their meaning depends on the amount of noise: -E is the PMI less log m for m negatives per positive.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ssl_ebm.objectives.parts.contrasts import Contrast, Separate
 
 
 class JensenShannon(Separate):
-    """softplus(E⁺) + softplus(-E⁻): a binary classifier of pairs with as many negatives as positives (Deep InfoMax).
+    """softplus(E⁺) + softplus(-E⁻): a binary classifier that weighs positives and negatives equally (Deep InfoMax).
 
     Collapsed: 2 log 2, which the authors' code subtracts (arXiv 1808.06670; rdevon/DIM, gan_losses.py).
     """
@@ -56,7 +55,7 @@ class NWJ(Contrast):
 
 
 def discriminate(positive: Rows, negative: Rows, bias: Tensor) -> Float[Tensor, " n"]:
-    """Σ_p softplus(E_ip - b) + Σ_n softplus(b - E_in): is a pair compatible or noise, with log-odds b - E?"""
+    """Σ_p softplus(E_ip - b) + Σ_n softplus(b - E_in): loss of a classifier with log-odds b - E of being compatible."""
     attract = positive.mean(lambda energy, b: F.softplus(energy - b), bias) * positive.count
     repel = negative.mean(lambda energy, b: F.softplus(b - energy), bias) * negative.count
     return attract + repel
@@ -67,8 +66,8 @@ class Sigmoid(Contrast):
 
         Σ_p softplus(E⁺ - b) + Σ_n softplus(b - E⁻)
 
-    Summed over the pairs of an anchor, as in the authors' code. With b = -log(number of negatives) it is NCE. The sign
-    of b is the code's: pairs are incompatible a priori, so b starts low.
+    The loss is summed over the pairs of an anchor, as in the authors' code. With b = -log(number of negatives) it is
+    NCE. The sign of b is the code's: pairs are incompatible a priori, so b starts low.
     """
 
     def __init__(self, *, bias: float = -10.0, learnable: bool = True) -> None:
@@ -80,19 +79,19 @@ class Sigmoid(Contrast):
         """Loss of each anchor."""
         assert negative is not None
         if self.training:
-            noise = distributed.mean(negative.count.mean()) / distributed.mean(positive.count.mean())
+            noise_ratio = distributed.mean(negative.count.mean()) / distributed.mean(positive.count.mean())
             assert isinstance(self.canonical_form, Offset)
-            self.canonical_form.offset.copy_(-self.bias.detach() - noise.log())
+            self.canonical_form.offset.copy_(-self.bias.detach() - noise_ratio.log())
         return discriminate(positive, negative, self.bias)
 
 
 class NoiseContrastive(Contrast):
-    """Noise-contrastive estimation against uniform noise over `population` samples, by m draws an anchor.
+    """Noise-contrastive estimation against uniform noise over `population` samples, with m draws per anchor.
 
         -log h⁺ - Σ_m log(1 - h⁻),   h = σ(-E - log Z - log(m / population))
 
-    Z is a constant estimated from the first batch in training, Z = population · mean exp(-E⁻), as in InstDisc
-    (arXiv 1805.01978; lemniscate's NCEAverage); a buffer. Before that, evaluation estimates it from its own batch.
+    Z is a buffer, estimated from the first batch in training and constant from then on, Z = population · mean exp(-E⁻),
+    as in InstDisc (arXiv 1805.01978; lemniscate's NCEAverage). Before that, evaluation estimates it from its own batch.
     """
 
     log_partition: Tensor
@@ -111,7 +110,7 @@ class NoiseContrastive(Contrast):
         assert negative is not None
         log_draws = negative.count.clamp(min=1).log()
         log_partition = self.log_partition
-        self.estimated = self.estimated or not bool(log_partition.isnan())  # once a run: it waits for the device
+        self.estimated = self.estimated or not bool(log_partition.isnan())  # once a run: isnan waits for the device
         if not self.estimated:
             log_partition = self._estimate(negative.logsumexp().detach() - log_draws)
             if self.training:
@@ -121,5 +120,6 @@ class NoiseContrastive(Contrast):
         return discriminate(positive, negative, math.log(self.population) - log_draws - log_partition)
 
     def _estimate(self, log_means: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Estimate log Z from each anchor's log mean exp(-E⁻)."""
         log_means = distributed.gather(log_means)
         return log_means.logsumexp(0) - math.log(len(log_means)) + math.log(self.population)

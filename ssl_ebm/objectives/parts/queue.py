@@ -1,4 +1,4 @@
-"""A ring of the last embeddings, equal on all ranks and in the state dict."""
+"""A ring buffer of the last embeddings, which is equal on all ranks and travels in the state dict."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ssl_ebm import distributed
 
 
 class Queue(nn.Module):
-    """The last `size` unit vectors pushed, random ones at first, as in MoCo's code (arXiv 1911.05722).
+    """The last `size` unit vectors that were pushed; random ones at first, as in MoCo's code (arXiv 1911.05722).
 
     Attributes:
-        vectors: The buffer, oldest entries overwritten first.
-        samples: Which image or class each entry shows, -1 where unknown; None unless `remember_samples` was called.
-        pushed: How many entries were ever pushed.
+        vectors: The entries, of which the oldest are overwritten first.
+        samples: The image or class that each entry shows, -1 where unknown; None unless `remember_samples` was called.
+        pushed: Number of entries ever pushed.
     """
 
     vectors: Tensor
@@ -36,16 +36,16 @@ class Queue(nn.Module):
         return len(self.vectors)
 
     def remember_samples(self) -> None:
-        """From now on, keep what each entry shows beside it."""
+        """Store, from now on, the image or class that each entry shows."""
         self.samples = torch.full((len(self),), -1, device=self.vectors.device)
 
     def snapshot(self, dtype: torch.dtype) -> Float[Tensor, "size dim"]:
-        """A copy of all entries, which a later push does not touch: the backward may still need it."""
+        """A copy of all entries that a later push leaves alone, because the backward may still need it."""
         return self.vectors.to(dtype, copy=True)
 
     @torch.no_grad()
     def push(self, z: Float[Tensor, "n dim"], samples: Int[Tensor, " n"] | None = None) -> None:
-        """Overwrite the oldest entries by this rank's z and every other rank's."""
+        """Overwrite the oldest entries with the z of all ranks."""
         size = len(self)
         z = F.normalize(distributed.gather(z.detach()), dim=1)[-size:].to(self.vectors.dtype)
         slots = (self.pushed + torch.arange(len(z), device=z.device)) % size
@@ -55,5 +55,5 @@ class Queue(nn.Module):
         self.pushed.add_(len(z))
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"size={len(self)}"

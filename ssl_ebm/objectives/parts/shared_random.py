@@ -1,4 +1,4 @@
-"""Random numbers that every rank and every resumed run draws alike."""
+"""Random numbers that are the same on all ranks and in a resumed run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Draws(nn.Module):
     """A counter that seeds one generator a training step; the counter travels in the state dict.
 
-    In eval mode it stands still, so that evaluation is deterministic and changes nothing.
+    The counter stands still in eval mode, so that evaluation is deterministic and changes nothing.
     """
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class Draws(nn.Module):
         return generator
 
     def get_extra_state(self) -> Tensor:
-        """The counter, for `state_dict`."""
+        """Give the counter to `state_dict`."""
         return torch.tensor(self.count)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The counter, from `load_state_dict`."""
+        """Take the counter from `load_state_dict`."""
         self.count = int(state)

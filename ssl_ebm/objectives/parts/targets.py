@@ -1,7 +1,7 @@
-"""Where the branch comes from that an anchor is compared with.
+"""Targets: what an anchor is compared with.
 
-The projection itself, with or without its gradient, a teacher's, the nearest neighbour's; `assignments` makes
-distributions over latent codes of them.
+Here it is the other view's projection, with or without its gradient, a teacher's projection, or a nearest neighbour;
+`code_targets` turns these into distributions over latent codes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ Branch = Float[Tensor, "views batch dim"]
 
 
 class Target(nn.Module):
-    """The branch compared with: here the other view's projection itself, with its gradient.
+    """The embedding that an anchor is compared with.
+
+    This default is the projection of the other view, and gradients flow into it.
 
     Attributes:
-        uses: Optional embeddings that it reads.
-        same_view: Whether a view is compared with its own target (a memory of the image) instead of the other views'.
-        distribution: Whether it gives distributions over codes instead of embeddings.
-        dim: Dimension of the embeddings that it is made for; None: any.
-        classes: Number of classes that labels must have; None: any, or none are read.
-        conservative: Whether the update is the gradient of a function; not so where the network's present output is
-            taken as a constant.
+        uses: Optional embeddings that the target reads.
+        same_view: True if a view is compared with its own target, such as a memory of the image, and not with those of
+            the other views.
+        distribution: True if targets are distributions over codes and not embeddings.
+        dim: Dimension of the embeddings that the target is made for; None: any.
+        classes: Number of classes that labels must have; None: any number, or labels are not read.
+        conservative: True if the update is the gradient of a function; False if the network's present output is taken
+            as a constant.
     """
 
     uses: frozenset[str] = frozenset()
@@ -41,14 +44,14 @@ class Target(nn.Module):
     classes: int | None = None
 
     def forward(self, embeddings: Embeddings) -> Branch:
-        """Targets of every view, or of the global views."""
+        """The targets of every view, or only of the global views."""
         return embeddings.projection
 
     def update(self, embeddings: Embeddings) -> None:
-        """Take note of a batch after it was scored, in training."""
+        """Remember a batch; called in training, after the batch was scored."""
 
     def set_progress(self, fraction: float) -> None:
-        """How much of the training is done, in [0, 1]: drives temperatures."""
+        """Tell how much of the training is done, in [0, 1]; temperatures follow it."""
 
     def teacher_momentum(self, progress: float) -> float | None:
         """Momentum of the teacher's moving average at `progress` in [0, 1]; None where there is no teacher."""
@@ -56,17 +59,17 @@ class Target(nn.Module):
 
 
 class StopGradient(Target):
-    """The projection as a constant (SimSiam, arXiv 2011.10566)."""
+    """The projection of the other view as a constant (SimSiam, arXiv 2011.10566)."""
 
     conservative = False
 
     def forward(self, embeddings: Embeddings) -> Branch:
-        """The projection, detached."""
+        """The projections, detached."""
         return embeddings.projection.detach()
 
 
 class Teacher(Target):
-    """The projection of a teacher, an exponential moving average of the network: t ← m t + (1 - m) θ.
+    """The projection of a teacher, which is an exponential moving average of the network: t ← m t + (1 - m) θ.
 
     The momentum goes from `momentum` to `final_momentum` with the training progress, along a half cosine (BYOL,
     arXiv 2006.07733) or linearly (MSN, arXiv 2204.07141); equal values keep it constant (MoCo, arXiv 1911.05722).
@@ -87,26 +90,26 @@ class Teacher(Target):
         self.momentum, self.final_momentum, self.schedule = float(momentum), float(final_momentum), schedule
 
     def forward(self, embeddings: Embeddings) -> Branch:
-        """The teacher's projection, without gradient."""
+        """The teacher's projections, without gradient."""
         return embeddings.require("target", why="a teacher objective").detach()
 
     def teacher_momentum(self, progress: float) -> float | None:
         """m_final - (m_final - m_0) · (1 + cos(π progress)) / 2, or · (1 - progress)."""
-        left = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
-        return self.final_momentum - (self.final_momentum - self.momentum) * left
+        remaining = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
+        return self.final_momentum - (self.final_momentum - self.momentum) * remaining
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"momentum={self.momentum:g}, final_momentum={self.final_momentum:g}"
 
 
 class NearestNeighbour(Target):
-    """The nearest by cosine among the last `size` projections of other images: NNCLR (arXiv 2104.14548).
+    """The projection's nearest neighbour by cosine in a queue of the last `size` projections: NNCLR (arXiv 2104.14548).
 
-    Every view's neighbour is looked up; the first view's projections are enqueued after scoring.
+    The neighbours of every view are looked up; the first view's projections are enqueued after scoring.
     """
 
-    CHUNK = 8192  # entries looked through at a time
+    CHUNK_ENTRIES = 8192  # queue entries that are searched at a time
 
     def __init__(self, *, size: int = 98304, dim: int) -> None:
         super().__init__()
@@ -115,15 +118,15 @@ class NearestNeighbour(Target):
 
     @torch.no_grad()
     def forward(self, embeddings: Embeddings) -> Branch:
-        """The neighbours: unit vectors without gradient."""
+        """The nearest neighbours, which are unit vectors without gradient."""
         z = embeddings.projection.detach()
         queue = self.queue.snapshot(z.dtype)
         flat = F.normalize(z.flatten(0, 1), dim=1)
-        parts = [(flat @ part.T).max(1) for part in queue.split(self.CHUNK)]
-        best = torch.stack([part.values for part in parts]).argmax(0)
-        within = torch.stack([part.indices for part in parts]).gather(0, best[None])[0]
-        return queue[best * self.CHUNK + within].unflatten(0, z.shape[:2])
+        best_of_chunks = [(flat @ chunk.T).max(1) for chunk in queue.split(self.CHUNK_ENTRIES)]
+        chunk = torch.stack([best.values for best in best_of_chunks]).argmax(0)
+        within = torch.stack([best.indices for best in best_of_chunks]).gather(0, chunk[None])[0]
+        return queue[chunk * self.CHUNK_ENTRIES + within].unflatten(0, z.shape[:2])
 
     def update(self, embeddings: Embeddings) -> None:
-        """Enqueue the first view."""
+        """Enqueue the projections of the first view."""
         self.queue.push(embeddings.projection[0])

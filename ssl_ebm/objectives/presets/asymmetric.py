@@ -1,4 +1,4 @@
-"""Non-contrastive, asymmetric: stop-gradient, predictor and teacher keep the collapse from being reached.
+"""Asymmetric objectives without negatives: stop-gradient, predictor and teacher keep training from the collapse.
 
 Their update is not the gradient of any function: they are not `conservative`.
 """
@@ -24,7 +24,7 @@ def byol(
 ) -> Objective:
     """Sum over both orders of 2 - 2 cos(p, sg t): predict the teacher's projection of the other view.
 
-    `weight` 2 makes the mean over orders the authors' sum; it is 4 + 4·SimSiam on the same embeddings.
+    `weight` 2 turns the mean over orders into the authors' sum. On the same embeddings the loss is 4 + 4·SimSiam.
     Source: Grill et al. 2020, arXiv 2006.07733 (google-deepmind/deepmind-research, byol): momentum .996 → 1 for 1000
     epochs, .99 for 100 to 300.
     """
@@ -42,7 +42,7 @@ def simsiam(
     projector: MLP = MLP(hidden=(2048, 2048), out=2048, output_norm="batch_no_affine"),
     predictor: MLP = MLP(hidden=(512,), out=2048),
 ) -> Objective:
-    """-½ cos(p, sg z') - ½ cos(p', sg z). In [-1, 1].
+    """-½ cos(p, sg z') - ½ cos(p', sg z), in [-1, 1]: predict the projection of the other view.
 
     Source: Chen & He 2020, arXiv 2011.10566 (facebookresearch/simsiam). Not done: the constant learning rate of the
     predictor, a flag of the authors' code.
@@ -66,7 +66,7 @@ def directpred(
 ) -> Objective:
     """BYOL with a linear predictor W that is not learned: set from the eigenvalues of the projections' correlation.
 
-    W = U diag(max(√(s/s_max) + ε, 1e-4)) Uᵀ, after every update; part of the energy 2 - 2 cos(W z, sg t).
+    W = U diag(max(√(s/s_max) + ε, 1e-4)) Uᵀ, set after every update; it is part of the energy 2 - 2 cos(W z, sg t).
     Source: Tian et al. 2021, arXiv 2102.06810 (facebookresearch/luckmatters): ε .01, weight of the old correlation .3,
     momentum .996 constant, as in the README; the YAML file says 0 and .8.
     """

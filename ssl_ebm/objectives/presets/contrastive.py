@@ -1,4 +1,4 @@
-"""Contrastive: a partition function over other samples, or a margin, keeps the energy from being low everywhere."""
+"""Contrastive objectives: a partition over other samples, or a margin, keeps the energy from being low everywhere."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def simclr(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = SI
 def dcl(*, temperature: float = 0.1, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
     """NT-Xent whose partition leaves the positive out: mean of E⁺ + log Σ_neg exp(-E⁻), 2N - 2 negatives.
 
-    Can be negative; NT-Xent is its softplus, anchor by anchor. The gradient does not vanish as positives get near, so
-    small batches learn faster.
+    The loss can be negative; NT-Xent is its softplus, anchor by anchor. The gradient does not vanish as positives get
+    near, so that small batches learn faster.
     Source: Yeh et al. 2021, arXiv 2110.06848, eq. 6; no official code; τ .1, projector of SimCLR.
     """
     return Objective(
@@ -46,7 +46,7 @@ def dcl(*, temperature: float = 0.1, projector: MLP = SIMCLR_PROJECTOR) -> Objec
 
 
 def dclw(*, temperature: float = 0.1, sigma: float = 0.5, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
-    """DCL with pulls weighted by w = 2 - exp(c⁺/σ) / mean exp(c⁺/σ): near positives pull less.
+    """DCL with pulls weighted by w = 2 - exp(c⁺/σ) / mean exp(c⁺/σ), c⁺ the cosine: near positives pull less.
 
     w is a constant to the gradient, as in lightly's port and unlike another. The mean is over all ranks and both views.
     Source: Yeh et al. 2021, arXiv 2110.06848, eq. 7; σ .5.
@@ -64,7 +64,7 @@ def dclw(*, temperature: float = 0.1, sigma: float = 0.5, projector: MLP = SIMCL
 def supcon(*, temperature: float = 0.1, weight: float = 1.0, projector: MLP = MOCO_PROJECTOR) -> Objective:
     """Supervised contrastive, L_out: all samples of the anchor's class are its positives.
 
-    With instance labels it is NT-Xent. The reference code multiplies by τ/.07 (weight=τ/.07).
+    With a label of its own for each image it is NT-Xent. The reference code multiplies by τ/.07 (weight=τ/.07).
     Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; projector HobbitLong/SupContrast (hidden width there: the
     features'; here 2048).
     """
@@ -95,8 +95,8 @@ def triplet(*, margin: float = 0.2, active_only: bool = False, projector: MLP = 
 def square_square(*, margin: float = 1.0, hardest: bool = False, projector: MLP = SIMCLR_PROJECTOR) -> Objective:
     """(E⁺)² + mean [margin - E⁻]₊² with E = ‖z - z'‖ of unit vectors: LeCun's contrastive loss.
 
-    `hardest` pushes only the most offending negative, as in the tutorial. Distances are in [0, 2]; those of unrelated
-    embeddings in high dimension are about √2, so margins below 1.4 leave the typical pair alone.
+    `hardest` pushes only the most offending negative, as in the tutorial. Distances are in [0, 2]; unrelated embeddings
+    in high dimension are about √2 apart, so that margins below 1.4 leave the typical pair alone.
     Source: Hadsell, Chopra & LeCun 2006 (twice their ½s); LeCun et al. 2006, A tutorial on energy-based learning, eq.
     13. Margin 1 and the unit sphere are this project's.
     """
@@ -155,7 +155,7 @@ def moco_v2(
     final_teacher_momentum: float | None = None,
     projector: MLP = MOCO_PROJECTOR,
 ) -> Objective:
-    """InfoNCE of one view against the teacher's other view, negatives from a queue of earlier teacher projections.
+    """InfoNCE of one view with the teacher's projection of the other, against a queue of the teacher's earlier ones.
 
     Source: He et al. 2019, arXiv 1911.05722; Chen et al. 2020, arXiv 2003.04297 (facebookresearch/moco): τ .2, queue
     65536, momentum .999 constant. Not done: shuffling BatchNorm between GPUs.
@@ -179,9 +179,10 @@ def moco_v3(
     projector: MLP = MLP(hidden=(4096,), out=256, output_norm="batch_no_affine"),
     predictor: MLP = MLP(hidden=(4096,), out=256, output_bias=False),
 ) -> Objective:
-    """2τ [CE(p1, t2) + CE(p2, t1)]: InfoNCE of predictions against the teacher's other view of the whole batch.
+    """2τ [CE(p1, t2) + CE(p2, t1)]: InfoNCE of predictions with the teacher's projections of the other view.
 
-    The factor 2τ is the authors' code's and scales the learning rate. Negatives carry no gradient.
+    Negatives are the other images of the whole batch, without gradient. The factor 2τ is that of the authors' code, and
+    scales the learning rate.
     Source: Chen et al. 2021, arXiv 2104.02057 (facebookresearch/moco-v3): ResNet-50 τ 1.0, momentum .99 → 1 for 100 and
     300 epochs (.996 for 1000), heads of width 4096; ViT: τ .2 and a projector of 3 layers.
     """
@@ -204,8 +205,8 @@ def nnclr(
 ) -> Objective:
     """-log exp(nn_i·p_i/τ) / Σ_k exp(nn_i·p_k/τ): the positive is the nearest neighbour of the other view.
 
-    The neighbour is looked up in a queue of earlier projections and is the row; predictions of the whole batch are its
-    candidates. Symmetrised over views.
+    The neighbour is looked up in a queue of earlier projections. It is the anchor; the predictions of the whole batch
+    are its candidates. The loss is the mean over both orders of the views.
     Source: Dwibedi et al. 2021, arXiv 2104.14548, eq. 3; τ .1, queue 98304; no official code (the heads are those of a
     VISSL port).
     """

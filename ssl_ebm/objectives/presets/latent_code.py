@@ -1,4 +1,4 @@
-"""Latent code: two views must be explained by the same of K codes; the codes' use keeps the energy from being flat.
+"""Latent-code objectives: the same of K codes has to explain two views, and all codes have to be used.
 
 Training compares distributions over codes, E(x, x') = <q(x'), E_k(x)> + a free energy; afterwards a pair is scored by
 the code that it shares, -log Σ_k p(k|x) p(k|x') / p(k).
@@ -34,8 +34,8 @@ def dino(
 ) -> Objective:
     """H(softmax((t - C)/τ_t), softmax(z/τ_s)): self-distillation from a teacher with centring and sharpening.
 
-    The mean over pairs of a global target view and another view, 2 (V - 1) of them. C is updated after scoring.
-    `assignment` "sinkhorn" replaces the centring, whose momentum is then not used, by 3 iterations over all ranks'
+    It is the mean over the 2 (V - 1) pairs of a global target view and another view. C is updated after scoring.
+    `assignment` "sinkhorn" replaces the centring (`center_momentum` is not used) with 3 iterations over all ranks'
     batch, as in DINOv2, which also adds KoLeo on the features of the global views (weight .1; here over the whole
     batch, there within a GPU).
     Source: Caron et al. 2021, arXiv 2104.14294 (facebookresearch/dino): 65536 codes, τ_s .1, τ_t .04, m .9, momentum
@@ -86,11 +86,11 @@ def swav(
     queue_start: float = 0.0,
     projector: MLP = MLP(hidden=(2048,), out=128),
 ) -> Objective:
-    """-Σ_k q_k(x') log p_k(x): predict the other view's code, codes being assigned equally often (Sinkhorn).
+    """-Σ_k q_k(x') log p_k(x): predict the other view's code, where codes are assigned equally often (Sinkhorn).
 
-    The mean over pairs of a global view and another. `queue_size` embeddings of earlier batches join the assignment of
-    small batches: 3840 from epoch 15 of 400 at batch 256. Prototypes are unit vectors through their parametrisation,
-    where the authors' code normalises them after each update.
+    It is the mean over pairs of a global view and another view. `queue_size` embeddings of earlier batches join the
+    assignment of small batches: 3840 from epoch 15 of 400 at batch 256. Prototypes are unit vectors by their
+    parametrisation; the authors' code normalises them after each update instead.
     Source: Caron et al. 2020, arXiv 2006.09882 (facebookresearch/swav): 3000 prototypes, frozen 313 iterations (an
     epoch), τ .1, ε .05, 3 iterations.
     """
@@ -125,8 +125,8 @@ def msn(
 ) -> Objective:
     """H(sinkhorn(sharp p_t), p) + λ (log K - H(p̄)): predict the teacher's code, use all codes on average.
 
-    The teacher's p is sharpened, p^(1/T), which is its logits at temperature τ·T. p̄ is the mean over views and all
-    ranks. The head of masked siamese networks, on views that are not masked; `iterations` 0: no Sinkhorn.
+    The teacher's p is sharpened to p^(1/T): its logits have temperature τ·T. p̄ is the mean over views and all ranks.
+    This is the head of masked siamese networks, on views that are not masked; `iterations` 0: no Sinkhorn.
     Source: Assran et al. 2022, arXiv 2204.07141 (facebookresearch/msn): 1024 prototypes, τ .1, T .25, λ 1, momentum
     .996 → 1 linearly; the prototypes are shared by both branches.
     """

@@ -1,4 +1,4 @@
-"""Noise-contrastive: is a pair compatible, or drawn from a known noise distribution?"""
+"""Noise-contrastive objectives: tell compatible pairs from pairs that a known noise distribution draws."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def nce(
 ) -> Objective:
     """Instance discrimination by noise-contrastive estimation against a memory of every image.
 
-    -log h⁺ - Σ_m log(1 - h⁻), h = σ(-E - log(m q) - log Z), q = 1/n; each view is compared with its own image's memory.
-    `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
+    -log h⁺ - Σ_m log(1 - h⁻), h = σ(-E - log(m q) - log Z), q = 1/n; each view is compared with the memory of its
+    image. `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
     Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, linear head.
     """
     memory = Memory(size=bank_size, dim=projector.dim, momentum=bank_momentum)
@@ -74,7 +74,7 @@ def cpc(*, projector: MLP = MLP(hidden=(2048,), out=128)) -> Objective:
 
 
 def jsd(*, projector: MLP = MLP(hidden=(2048,), out=2048)) -> Objective:
-    """Softplus(E⁺) + softplus(-E⁻), averaged apart: the Jensen-Shannon bound, joint pairs against shuffled ones.
+    """Mean softplus(E⁺) + mean softplus(-E⁻): the Jensen-Shannon bound, joint pairs against shuffled ones.
 
     Collapsed: 2 log 2, which the authors' code subtracts.
     Source: Hjelm et al. 2018, arXiv 1808.06670, eq. 4 (rdevon/DIM): dot-product critic of 2048 units.
@@ -90,7 +90,7 @@ def jsd(*, projector: MLP = MLP(hidden=(2048,), out=2048)) -> Objective:
 def nwj(*, max_norm: float | None = None, projector: MLP = MLP(hidden=(2048,), out=2048)) -> Objective:
     """E⁺ + mean exp(-E⁻ - 1): minus the NWJ bound on the mutual information, whose optimum is -E = PMI + 1.
 
-    The exponential makes it of high variance: `max_norm` bounds the critic, |E| ≤ max_norm².
+    The exponential has a high variance, which `max_norm` limits: |E| ≤ max_norm².
     Source: Nguyen et al. 2010, arXiv 0809.0853; Poole et al. 2019, arXiv 1905.06922, eq. 6. The critic is JSD's.
     """
     return Objective(

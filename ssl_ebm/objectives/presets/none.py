@@ -1,4 +1,4 @@
-"""No joint embedding: what a run has whose config's section `generative` is the whole objective."""
+"""No joint embedding: the objective of runs that only the section `generative` of their config trains."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ssl_ebm.objectives.parts.targets import Target
 
 
 class Itself(Target):
-    """Each view's own projection, so that one view is enough."""
+    """The target of a view is its own projection, so that one view per image is enough."""
 
     same_view = True
 
 
 def none(*, projector: MLP = MLP(hidden=(), out=128, hidden_norm=False)) -> Objective:
-    """0: for runs with a section `generative`, e.g. a plain EBM, and with one view an image.
+    """0, for runs that a section `generative` trains, e.g. a plain EBM; one view per image is enough.
 
-    Trained models score pairs by the cosine of a random projection of their features, which training leaves alone.
+    Trained models score pairs by the cosine of a random projection of their features, which training does not change.
     Source: nobody's.
     """
     return Objective(

@@ -1,4 +1,4 @@
-"""Non-contrastive, regularised: a statistic of the embeddings' distribution keeps them spread."""
+"""Regularised objectives without negatives: a statistic of the embeddings' distribution keeps them spread."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from ssl_ebm.objectives.presets.asymmetric import BYOL_HEAD
 
 
 class UnitProjection(Target):
-    """The projections as unit vectors: their mean over views then has a length of its own."""
+    """The projections as unit vectors, so that their mean over views weighs all views equally."""
 
     def forward(self, embeddings: Embeddings) -> Float[Tensor, "views batch dim"]:
-        """Each divided by its length."""
+        """The projections, each divided by its norm."""
         return F.normalize(embeddings.projection, dim=-1)
 
 
@@ -69,8 +69,8 @@ def barlow_twins(
 ) -> Objective:
     """Σ (1 - C_ii)² + λ Σ_{i≠j} C_ij² of the views' cross-correlation. Collapsed: D.
 
-    A loss of the batch: ½ ‖z̃ - z̃'‖² of standardised projections is its surrogate energy, standardised by the running
-    statistics of the projector's last, non-affine BatchNorm.
+    It is a loss of the batch. Its surrogate energy is ½ ‖z̃ - z̃'‖² of projections that the running statistics of the
+    projector's last, non-affine BatchNorm standardise.
     Source: Zbontar et al. 2021, arXiv 2103.03230 (facebookresearch/barlowtwins): λ .0051, scale 1, 8192³.
     """
     return Objective(
@@ -113,10 +113,10 @@ def wmse(
     eps: float = 1e-8,
     projector: MLP = MLP(hidden=(1024,), out=64),
 ) -> Objective:
-    """2 - 2 cos(Wz, W'z') of views whitened by themselves, mean over their pairs (W-MSE 2, or 4). Collapsed: 2.
+    """2 - 2 cos(Wz, W'z') of views that are whitened each, mean over pairs of views (W-MSE 2, or 4). Collapsed: 2.
 
-    Whitened in random windows of 2 D images. A loss of the batch, which needs D + 2 images; pairs are scored by the
-    same distance in running white coordinates.
+    Views are whitened in random windows of 2 D images. It is a loss of the batch, which needs D + 2 images; pairs are
+    scored by the same distance in running white coordinates.
     Source: Ermolov et al. 2021, arXiv 2007.06346 (htdt/self-supervised): on CIFAR windows of 128 at 64 dimensions
     (STL-10 and Tiny ImageNet: 256 at 128, 4 `iterations`), Cholesky, C/(n - 1), no ε; windows must divide the batch.
     """
@@ -141,8 +141,8 @@ def tico(
 ) -> Objective:
     """1 - z·t + ρ zᵀ C z of the first view, C ← β C + (1 - β) ZᵀZ / N: transformation invariance, covariance contrast.
 
-    C holds the present batch. No code of the authors is known: β .9 and ρ 8 are those of its ports (others have ρ 20),
-    the momentum lightly's; the gradient goes through the batch's share of C, as in the first port, unlike lightly's.
+    C includes the present batch. No code of the authors is known: β .9 and ρ 8 are those of ports (others have ρ 20),
+    the momentum is lightly's; the gradient goes through the batch's share of C, as in the first port, unlike lightly's.
     lightly's benchmark passes the teacher's projection as z, so that its covariance term has no gradient.
     Source: Zhu et al. 2022, arXiv 2206.10698 (sayannag/TiCo-pytorch).
     """
@@ -164,8 +164,8 @@ def mmcr(
 ) -> Objective:
     """-‖centroids‖_* + (λ/N) Σ ‖Z_i‖_* of unit vectors: maximum manifold capacity. At least -√(N · min(N, D)).
 
-    A loss of the batch: -cos is its surrogate energy. The nuclear norm's gradient is that of the directions which the
-    batch has; an SVD's adds noise in those it lacks.
+    It is a loss of the batch; -cos is its surrogate energy. The gradient of the nuclear norm is taken in the directions
+    that the batch has; that of an SVD adds noise in those it lacks.
     Source: Yerxa et al. 2023, arXiv 2303.03307 (ThomasYerxa/mmcr): λ 0, CIFAR's 512-128 with 40 views; ImageNet:
     8192-8192-512. Not done: its default of averaging the centroids with those of a teacher of momentum .99.
     """
@@ -188,7 +188,7 @@ def corinfomax(
 ) -> Objective:
     """α ‖z - z'‖²/D - 1/D Σ_views logdet(R + ε I), R the running covariance: correlative information maximisation.
 
-    `views` have statistics of their own; None: one for all, as on ImageNet.
+    `views` is the number of views, which have their own statistics; None: they share them, as on ImageNet.
     Source: Ozsoy et al. 2022, arXiv 2209.07999 (serdarozsoy/corinfomax-ssl), the README's runs, all with unit vectors:
     CIFAR-10 α 250, weight of the old R and μ .01, ε 1e-8, 2048-2048-64 without BatchNorm (CIFAR-100 α 1000,
     4096-4096-128; ImageNet α 2000, .1, 8192-8192-512 with BatchNorm). The parser's defaults are α 500 and ε 1e-6.
@@ -211,7 +211,7 @@ def emp_ssl(
 ) -> Objective:
     """-λ mean_v cos(z_v, z̄) - mean_v ½ logdet(I + D/(N ε²) Z_vᵀ Z_v), z̄ the mean of an image's unit vectors.
 
-    Extreme multi-patch: made for 20 to 200 views an image. lightly 1.6.0 adds the coding rate with the wrong sign.
+    Extreme multi-patch is made for 20 to 200 views per image. lightly 1.6.0 adds the coding rate with the wrong sign.
     Source: Tong et al. 2023, arXiv 2304.03977 (tsb0601/EMP-SSL): λ 200, ε² .2 (called eps), batch 100. There the head's
     first 4096 units are the features that are kept.
     """
@@ -235,7 +235,7 @@ def mcr2(
 ) -> Objective:
     """mean_i R(Z_i) - γ₂ ½ logdet(I + γ₁ D/(M ε²) Zᵀ Z): maximal coding rate reduction, an image's views as a class.
 
-    A loss of the batch: -cos is its surrogate energy. Made for 50 views of 20 images.
+    It is a loss of the batch; -cos is its surrogate energy. It is made for 50 views of 20 images.
     Source: Yu et al. 2020, arXiv 2006.08558 (ryanchankh/mcr2), self-supervised: ε² .5, γ₁ 20, γ₂ .05.
     """
     reduction = RateReduction(eps_squared=eps_squared, expansion=expansion, expansion_weight=expansion_weight)
@@ -255,10 +255,10 @@ def ssl_hsic(
     projector: MLP = BYOL_HEAD,
     predictor: MLP = BYOL_HEAD,
 ) -> Objective:
-    """-HSIC(Z, Y) + γ √HSIC(Z, Z): depend on the image's identity, by a kernel, and not on more than it takes.
+    """-HSIC(Z, Y) + γ √HSIC(Z, Z): embeddings are to depend on the image's identity, and on little besides.
 
-    Z are the predictions and the teacher's projections of all views, Y the image. -c/√(c² + ‖z - z'‖²) is its energy;
-    c is learned by the run's optimiser, where the authors have an Adam of rate 3e-4 for it: `learnable` False keeps it.
+    Z are the predictions and teacher's projections of all views, Y is the image. The energy is -c/√(c² + ‖z - z'‖²);
+    the run's optimiser learns c, for which the authors use Adam at 3e-4. With `learnable` False c is constant.
     Source: Li et al. 2021, arXiv 2106.08320 (deepmind/ssl_hsic): 512 features, γ 3, momentum .99 → 1, BYOL's heads.
     """
     energy = InverseMultiquadratic(scale=kernel_scale, learnable=learnable)

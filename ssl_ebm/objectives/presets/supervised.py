@@ -1,4 +1,4 @@
-"""Supervised: the code that two views share is given, the label; what self-supervision is measured against."""
+"""The supervised objective, which self-supervision is measured against: the label is the code that views share."""
 
 from __future__ import annotations
 

@@ -160,9 +160,9 @@ def test_value_and_gradient_by_loops(name: str, chosen: str, kind: str, monkeypa
     """Any energy; from no positive to three; anchors without one count as 0."""
     build, formula = ENERGIES[chosen]
     if kind == "tiled":
-        monkeypatch.setattr(row_module, "DENSE", 0)
-        monkeypatch.setattr(row_module, "DENSE_LOGSUMEXP", 0)
-        monkeypatch.setattr(row_module, "CHUNK", 12)
+        monkeypatch.setattr(row_module, "MAX_DENSE_ENTRIES", 0)
+        monkeypatch.setattr(row_module, "MAX_DENSE_LOGSUMEXP_ENTRIES", 0)
+        monkeypatch.setattr(row_module, "CHUNK_ENTRIES", 12)
     contrast, energy = CONTRASTS[name][0]().double(), build()
     if contrast.needs_nonnegative and not energy.nonnegative:
         return  # refused by the objective

@@ -68,9 +68,9 @@ def test_batch_of_all_views(
     energy: Energy, views: int, targets: int, same: bool, kind: str, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tiled:
-        monkeypatch.setattr(module, "DENSE", 0)
-        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 0)
-        monkeypatch.setattr(module, "CHUNK", 16)
+        monkeypatch.setattr(module, "MAX_DENSE_ENTRIES", 0)
+        monkeypatch.setattr(module, "MAX_DENSE_LOGSUMEXP_ENTRIES", 0)
+        monkeypatch.setattr(module, "CHUNK_ENTRIES", 16)
     if same and views != targets:
         return
     batch = random_batch(views=views, images=IMAGES, global_views=targets)

@@ -488,10 +488,10 @@ def test_mean_entropy_in_closed_form() -> None:
 @pytest.mark.parametrize("build", [Uniformity, lambda: SlicedGaussianity(slices=5), KoLeo], ids=["u", "s", "k"])
 def test_tiles_change_nothing(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for dense in (row_module.DENSE, 0):
-        monkeypatch.setattr(row_module, "DENSE", dense)
-        monkeypatch.setattr(row_module, "DENSE_LOGSUMEXP", dense)
-        monkeypatch.setattr(row_module, "CHUNK", 1 << 20 if dense else 20)
+    for dense in (row_module.MAX_DENSE_ENTRIES, 0):
+        monkeypatch.setattr(row_module, "MAX_DENSE_ENTRIES", dense)
+        monkeypatch.setattr(row_module, "MAX_DENSE_LOGSUMEXP_ENTRIES", dense)
+        monkeypatch.setattr(row_module, "CHUNK_ENTRIES", 1 << 20 if dense else 20)
         z = random(2, 9, 4).requires_grad_()
         value = build()(z)
         found.append([value.detach(), *gradients(value, [z])])

@@ -74,7 +74,7 @@ def test_labels_are_codes() -> None:
 
 @pytest.mark.parametrize("chunk", [3, 4, 9, 100])
 def test_nearest_neighbours_by_search(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NearestNeighbour, "CHUNK", chunk)
+    monkeypatch.setattr(NearestNeighbour, "CHUNK_ENTRIES", chunk)
     target, batch = NearestNeighbour(size=9, dim=DIM).double(), random_batch()
     target.queue.push(random_batch(1, images=7).projection[0])
     found = target(batch)

@@ -1,6 +1,6 @@
-"""How the volume of low energy is limited without negatives: a statistic of the embeddings' distribution -> scalar.
+"""Regularizers: statistics of the embeddings' distribution, which limit the volume of low energy without negatives.
 
-Each takes all views of the global batch, [views, batch, dim], and is computed on whichever Gram matrix is smaller.
+Each takes all views of all ranks' batch, [views, batch, dim], and is computed on whichever Gram matrix is smaller.
 """
 
 from ssl_ebm.objectives.parts.regularizers.entropy import KoLeo, MeanEntropy, Uniformity

@@ -1,4 +1,4 @@
-"""Embeddings made Gaussian: their projections in random directions, or white by construction."""
+"""Embeddings that are made Gaussian in random directions, or white by construction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ssl_ebm.energies import rows
-from ssl_ebm.energies.whitening import METHODS, whiten
+from ssl_ebm.energies.whitening import WHITENING_METHODS, whiten
 from ssl_ebm.objectives.parts.regularizers.regularizer import Regularizer, Views
 from ssl_ebm.objectives.parts.shared_random import Draws
 
@@ -20,9 +20,9 @@ class SlicedGaussianity(Regularizer):
         mean_views mean_a  N ∫_{-3}^{3} |φ̂_a(u) - exp(-u²/2)|² exp(-u²/2) du
 
     φ̂_a is the empirical characteristic function of <z, a> for `slices` random unit directions a, drawn anew at each
-    training step (from a counter, so that all ranks and resumed runs draw the same); trapezoids on `knots` in [0, 3],
-    doubled. N(0, I) embeddings give about 1.05 for any N. By groups of slices where there is much to compute. LeJEPA
-    (arXiv 2511.08544), as in its minimal script.
+    training step (from a counter, so that all ranks and resumed runs draw the same). The integral is twice that over
+    [0, 3], by trapezoids between `knots`. N(0, I) embeddings give about 1.05 for any N. Large batches are computed by
+    groups of slices. LeJEPA (arXiv 2511.08544), as in its minimal script.
     """
 
     gaussian = True
@@ -35,22 +35,23 @@ class SlicedGaussianity(Regularizer):
         self.draws = Draws()
 
     def directions(self, z: Tensor) -> Float[Tensor, "dim slices"]:
-        """This step's unit directions."""
+        """Random unit directions for this step."""
         directions = torch.randn(z.shape[-1], self.slices, generator=self.draws.generator(), dtype=z.dtype)
         return F.normalize(directions, dim=0).to(z.device)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """Epps-Pulley statistic; about 1.05 at the optimum."""
+        """Mean Epps-Pulley statistic; about 1.05 at the optimum."""
         self.check(z)
         projected = z @ self.directions(z)
-        group = rows.DENSE // (z.shape[0] * z.shape[1] * self.knots)
-        if group >= self.slices:
+        group_slices = rows.MAX_DENSE_ENTRIES // (z.shape[0] * z.shape[1] * self.knots)
+        if group_slices >= self.slices:
             return z.shape[1] * self._distances(projected).mean()
-        groups = projected.split(max(1, group), dim=2)
-        distances = [checkpoint(self._distances, each, use_reentrant=False) for each in groups]
+        groups = projected.split(max(1, group_slices), dim=2)
+        distances = [checkpoint(self._distances, group, use_reentrant=False) for group in groups]
         return z.shape[1] * torch.cat(distances, dim=1).mean()
 
     def _distances(self, projected: Float[Tensor, "views batch slices"]) -> Float[Tensor, "views slices"]:
+        """The integral of each view and slice."""
         u = torch.linspace(0, 3, self.knots, dtype=projected.dtype, device=projected.device)
         window = torch.exp(-u.square() / 2)
         trapezoid = torch.full_like(u, 2 * 3 / (self.knots - 1))
@@ -60,24 +61,24 @@ class SlicedGaussianity(Regularizer):
         return distance @ (trapezoid * window)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"slices={self.slices}, knots={self.knots}, weight={self.weight:g}"
 
 
 class WhitenedDistance(Regularizer):
     """Distance of whitened embeddings, 2 - 2 cos(Wz, W'z'), mean over images and pairs of views; in [0, 4].
 
-    Each view is whitened by itself, in windows of the batch that one random permutation, shared by the views, is cut
-    into (drawn from a counter, so that all ranks and resumed runs draw the same). White embeddings cannot all be one
+    Each view is whitened by itself, in windows of the batch: a random permutation, the same for all views, is cut into
+    windows (drawn from a counter, so that all ranks and resumed runs draw the same). White embeddings cannot all be one
     vector: a collapse costs 2. W-MSE (arXiv 2007.06346), where windows must divide the batch; here there are
-    ⌊N / window⌋ of sizes that differ by at most one, or one window of all where the batch is smaller.
+    ⌊N / window⌋ of sizes that differ by at most one, or a single window where the batch is smaller.
 
     Args:
-        window: Images whitened together; None: 2 D, the authors' least.
+        window: Number of images that are whitened together; None: 2 D, the smallest that the authors use.
         method: "cholesky" (the authors') or "zca", whose value does not depend on the coordinates of the embedding.
-        iterations: Permutations averaged over.
+        iterations: Number of permutations that are averaged over.
         eps: ε of the ridge ε (tr C / D + 1e-4) on the covariance; the authors have none.
-        weight: Its factor in the objective's sum.
+        weight: Factor of the regularizer in the objective's sum.
     """
 
     gaussian = True
@@ -92,8 +93,8 @@ class WhitenedDistance(Regularizer):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight=weight)
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+        if method not in WHITENING_METHODS:
+            raise ValueError(f"method must be one of {WHITENING_METHODS}, got {method!r}")
         if iterations < 1:
             raise ValueError(f"iterations must be >= 1, got {iterations}")
         if not eps > 0:
@@ -102,16 +103,16 @@ class WhitenedDistance(Regularizer):
         self.draws = Draws()
 
     def least_batch(self, dim: int) -> int:
-        """D + 2: of D + 1 images the white coordinates are the corners of a regular simplex, whatever they were."""
+        """D + 2, because D + 1 images of any kind have the corners of a regular simplex as white coordinates."""
         return dim + 2
 
     def permutations(self, images: int) -> Int[Tensor, "iterations images"]:
-        """This step's orders of the batch."""
+        """Random orders of the batch for this step."""
         generator = self.draws.generator()
         return torch.stack([torch.randperm(images, generator=generator) for _ in range(self.iterations)])
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """0 where one view is the other shifted and scaled, by dimension for Cholesky; 2 when collapsed."""
+        """0 where one view is the other one shifted and scaled (Cholesky: by dimension); 2 when collapsed."""
         self.check(z)
         images, dim = z.shape[1:]
         window = 2 * dim if self.window is None else self.window
@@ -123,20 +124,20 @@ class WhitenedDistance(Regularizer):
         return torch.stack(losses).mean().to(z.dtype)
 
     def _distance(self, z: Views, windows: int) -> Float[Tensor, ""]:
-        """Mean over images and pairs of views; the first windows have one image more."""
-        size, longer = divmod(z.shape[1], windows)
-        parts = z.split([longer * (size + 1), (windows - longer) * size], dim=1)
+        """Mean distance over images and pairs of views; the first windows have one image more than the others."""
+        size, larger = divmod(z.shape[1], windows)
+        parts = z.split([larger * (size + 1), (windows - larger) * size], dim=1)
         white = []
-        for part, length in zip(parts, (size + 1, size), strict=True):
+        for part, window in zip(parts, (size + 1, size), strict=True):
             if part.shape[1]:
-                windowed = whiten(part.unflatten(1, (-1, length)), method=self.method, eps=self.eps)
+                windowed = whiten(part.unflatten(1, (-1, window)), method=self.method, eps=self.eps)
                 white.append(windowed.flatten(1, 2))
-        # white vectors have length √D; what is shorter than 1e-6 is the rounding of a constant batch
+        # white vectors have length √D; those shorter than 1e-6 are rounding errors of a constant batch
         unit = F.normalize(torch.cat(white, dim=1), dim=-1, eps=1e-6)
         views = len(unit)
         cosines = (unit.sum(0).square().sum(1) - unit.square().sum((0, 2))) / (views * (views - 1))
         return 2 - 2 * cosines.mean()
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"window={self.window}, method={self.method!r}, iterations={self.iterations}, weight={self.weight:g}"

@@ -1,4 +1,4 @@
-"""Dependence measured by kernels."""
+"""Dependence between embeddings and images, measured by kernels."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ssl_ebm.objectives.parts.shared_random import Draws
 class HSIC(Regularizer):
     """Dependence on the image's identity Y, against dependence of the embedding on itself: -HSIC(Z, Y) + γ √HSIC(Z, Z).
 
-    Under the kernel k(a, b) = c / √(c² + ‖a - b‖²) of unit vectors and k sets of N embeddings (predictions and
-    targets of each view), by random features φ of k:
+    Both are estimated under the kernel k(a, b) = c / √(c² + ‖a - b‖²) of unit vectors, by random features φ of it, for
+    k sets of N embeddings (predictions and targets of each view):
 
         HSIC(Z, Y) = Σ_i ‖Σ_v φ(z_i^v)‖² / (N k (k - 1)) - ‖mean φ‖²
         HSIC(Z, Z) = ‖Σ φ̃ ψ̃ᵀ‖² / (N k)²,    φ̃ centred, ψ̃ other features
 
-    Within an image v = v' is kept, about 1/(k - 1). φ_f(z) = √(2/F) cos(<ω_f, z>/c + b_f), ω = nξ with n, ξ normal:
-    (1 + r²)^(-1/2) is a Gamma mixture of Gaussians. SSL-HSIC (arXiv 2106.08320), as in the authors' code, which draws
-    |ω| from a grid that ends at 100.
+    Within an image the terms v = v' are kept, about 1/(k - 1). φ_f(z) = √(2/F) cos(<ω_f, z>/c + b_f), ω = nξ with n, ξ
+    normal: (1 + r²)^(-1/2) is a Gamma mixture of Gaussians. SSL-HSIC (arXiv 2106.08320), as in the authors' code, which
+    draws |ω| from a grid that ends at 100.
 
-    c, where the kernel's is learnable, follows the distances: its gradient alone is that of -E log |∂k/∂d²| over pairs
-    of 1024 samples (the first of the batch; there at random), and the value is without it.
+    A learnable c follows the distances: its only gradient is that of -E log |∂k/∂d²| over pairs of 1024 embeddings (the
+    first of the batch; in the authors' code, random ones), which is not part of the value.
 
     Near a collapse both terms grow with the variance, the second γ/√r times as fast where it spreads over r directions:
-    more than γ² directions lead out of it; with fewer, predictor and teacher must keep from it.
+    more than γ² directions lead out of the collapse; with fewer, predictor and teacher must prevent it.
 
     Args:
         kernel: The energy -k, which owns c.
-        features: F.
+        features: F, the number of random features.
         gamma: γ.
-        weight: Its factor in the objective's sum.
+        weight: Factor of the regularizer in the objective's sum.
     """
 
     reads = ("prediction", "target")
-    SAMPLES = 1024
+    SCALE_SAMPLES = 1024  # embeddings, between whose pairs the gradient by c is taken
 
     def __init__(
         self, kernel: InverseMultiquadratic, *, features: int = 512, gamma: float = 3.0, weight: float = 1.0
@@ -52,12 +52,12 @@ class HSIC(Regularizer):
             raise ValueError(f"features must be >= 1, got {features}")
         if not gamma >= 0:
             raise ValueError(f"gamma must be >= 0, got {gamma}")
-        self.kernel = Borrowed(kernel)  # the objective's energy
+        self.kernel = Borrowed(kernel)  # owned by the objective, whose energy it is
         self.features, self.gamma = features, float(gamma)
         self.draws = Draws()
 
     def frequencies(self, z: Tensor) -> tuple[Float[Tensor, "2 dim features"], Float[Tensor, "2 1 features"]]:
-        """This step's frequencies ω (at c = 1) and phases b, of φ and ψ; the same in every precision."""
+        """Frequencies ω (at c = 1) and phases b of φ and ψ for this step; they are the same in every precision."""
         generator, dim = self.draws.generator(), z.shape[-1]
         scale = torch.randn(2, 1, self.features, generator=generator, dtype=torch.float64)
         normal = torch.randn(2, dim, self.features, generator=generator, dtype=torch.float64)
@@ -65,7 +65,7 @@ class HSIC(Regularizer):
         return (scale * normal).to(z), phases.to(z)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """-HSIC(Z, Y) + γ √HSIC(Z, Z); all embeddings of a batch in one place: -1/(k - 1)."""
+        """-HSIC(Z, Y) + γ √HSIC(Z, Z); -1/(k - 1) when collapsed."""
         self.check(z)
         sets, images = z.shape[:2]
         if sets < 2:
@@ -74,11 +74,11 @@ class HSIC(Regularizer):
         omega, phases = self.frequencies(z)
         omega = omega / scale.detach().to(z.dtype)
         phi, psi = ((2 / self.features) ** 0.5 * (unit @ w + b).cos() for w, b in zip(omega, phases, strict=True))
-        within = phi.sum(0).square().sum() / (images * sets * (sets - 1))
-        dependence = within - phi.mean((0, 1)).square().sum()
+        within_images = phi.sum(0).square().sum() / (images * sets * (sets - 1))
+        on_image = within_images - phi.mean((0, 1)).square().sum()
         centred = [(feature - feature.mean((0, 1))).flatten(0, 1) for feature in (phi, psi)]
-        itself = (centred[0].T @ centred[1]).square().sum() / (images * sets) ** 2
-        value = -dependence + self.gamma * itself.clamp(min=torch.finfo(z.dtype).tiny).sqrt()
+        on_itself = (centred[0].T @ centred[1]).square().sum() / (images * sets) ** 2
+        value = -on_image + self.gamma * on_itself.clamp(min=torch.finfo(z.dtype).tiny).sqrt()
         if scale.requires_grad:
             steepness = self._steepness(unit.detach(), scale.to(z.dtype))
             value = value - (steepness - steepness.detach())
@@ -86,10 +86,10 @@ class HSIC(Regularizer):
 
     def _steepness(self, unit: Views, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """Mean log |∂k/∂d²| = mean log(c/2 · (c² + d²)^(-3/2)), each at least log 1e-7."""
-        sample = unit[:, : max(1, self.SAMPLES // len(unit))].flatten(0, 1)
+        sample = unit[:, : max(1, self.SCALE_SAMPLES // len(unit))].flatten(0, 1)
         squares = torch.cdist(sample, sample).square()
         return ((scale / 2).log() - 1.5 * (scale.square() + squares).log()).clamp(min=math.log(1e-7)).mean()
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"features={self.features}, gamma={self.gamma:g}, weight={self.weight:g}"

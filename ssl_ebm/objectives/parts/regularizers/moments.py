@@ -1,4 +1,4 @@
-"""Second moments of the embeddings: variances kept up, correlations kept down."""
+"""Second moments of the embeddings: variances are kept up, correlations are kept down."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _centred(z: Views) -> Views:
 class Variance(Regularizer):
     """Hinge on each dimension's standard deviation: mean_d [1 - √(var_d + 1e-4)]₊, mean over views.
 
-    Unbiased variance; VICReg (arXiv 2105.04906) as in the authors' code, which halves the sum over two views.
+    The variance is unbiased. VICReg (arXiv 2105.04906) as in the authors' code, which halves the sum over two views.
     """
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """In [0, 0.99]; 0.99 when collapsed."""
+        """A value in [0, 0.99]; 0.99 when collapsed."""
         self.check(z)
         variance = _centred(z).square().sum(1) / (z.shape[1] - 1)
         return F.relu(1 - (variance + 1e-4).sqrt()).mean()
@@ -30,14 +30,14 @@ class Variance(Regularizer):
 class Covariance(Regularizer):
     """Off-diagonal covariance: 1/D Σ_{i≠j} C_ij², summed over views.
 
-    Unbiased covariance; VICReg as in the authors' code (the sum over views is not halved). Where D > N the N × N Gram
-    matrix gives the same sum: Σ_{i≠j} C² = ‖Z Zᵀ‖² / (N-1)² - Σ var².
+    The covariance is unbiased. VICReg as in the authors' code (the sum over views is not halved). Where D > N the N × N
+    Gram matrix gives the same sum: Σ_{i≠j} C² = ‖Z Zᵀ‖² / (N-1)² - Σ var².
     """
 
     gaussian = True
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """≥ 0."""
+        """A value ≥ 0."""
         self.check(z)
         z, (n, d) = _centred(z), z.shape[1:]
         gram = z.transpose(1, 2) @ z if d <= n else z @ z.transpose(1, 2)
@@ -59,7 +59,7 @@ class CrossCorrelation(Regularizer):
         self.off_diagonal = float(off_diagonal)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """≥ 0; D when collapsed."""
+        """A value ≥ 0; D when collapsed."""
         v, n, d = z.shape
         if v < 2:
             raise ValueError(f"CrossCorrelation needs at least 2 views, got {v}")
@@ -79,13 +79,13 @@ class CrossCorrelation(Regularizer):
 class SecondMoment(Regularizer):
     """Energy of the running second moment: mean zᵀ C z, C ← β C + (1 - β) ZᵀZ / N of the first view's unit vectors.
 
-    C holds the present batch, and begins at zero. TiCo (arXiv 2206.10698) takes the gradient through the batch's share
-    of C, as the public port does; lightly does not (`through_batch=False`), which halves that share's gradient.
+    C includes the present batch, and starts at zero. TiCo (arXiv 2206.10698) takes the gradient through the batch's
+    share of C, as the public port does; lightly does not (`through_batch=False`), which halves that share's gradient.
 
     Args:
-        dim: Of the embeddings.
-        beta: β, what is left of C after a step.
-        through_batch: Whether C's share of the present batch has a gradient.
+        dim: Dimension of the embeddings.
+        beta: β, the weight of the old C after a step.
+        through_batch: True if the gradient also flows through the share that the present batch has in C.
         weight: ρ.
     """
 
@@ -99,7 +99,7 @@ class SecondMoment(Regularizer):
         self.register_buffer("second_moment", torch.zeros(dim, dim))
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """In [0, 1]; 1 when collapsed for long, 1/D when spread."""
+        """A value in [0, 1]; 1 when collapsed for long, 1/D when spread."""
         self.check(z, dim=len(self.second_moment))
         unit = F.normalize(z[0], dim=1)
         batch = unit.T @ unit / len(unit)
@@ -109,5 +109,5 @@ class SecondMoment(Regularizer):
         return (moment * batch).sum()
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"beta={self.beta:g}, through_batch={self.through_batch}, weight={self.weight:g}"

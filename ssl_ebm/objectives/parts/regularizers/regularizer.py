@@ -1,4 +1,4 @@
-"""What every regularizer promises."""
+"""The base class of regularizers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Views = Float[Tensor, "views batch dim"]
 
 
 class Regularizer(nn.Module):
-    """A statistic of all embeddings, low where they are spread.
+    """A statistic of all embeddings that is low where they are spread.
 
     Running statistics are buffers. `forward` leaves them as they are and notes their next values in `pending`; `update`
     takes those over, and is called in training only, after a finite loss.
 
     Args:
-        weight: Its factor in the objective's sum.
+        weight: Factor of the regularizer in the objective's sum.
 
     Attributes:
-        reads: Parts of the embeddings that it is given, one after another along the views.
-        global_views_only: With multi-crop, whether it is given the global views only.
-        gaussian: Whether the two views' embeddings are white at its optimum, so that their canonical correlations give
+        reads: The parts of the embeddings that are regularized, concatenated along the views.
+        global_views_only: True if, with multi-crop, only the global views are regularized.
+        gaussian: True if the two views' embeddings are white at the optimum, so that their canonical correlations give
             the pointwise mutual information.
     """
 
@@ -35,11 +35,11 @@ class Regularizer(nn.Module):
         self.pending: dict[str, Tensor] = {}
 
     def least_batch(self, dim: int) -> int:
-        """The smallest batch that it can be computed on, for embeddings of `dim` dimensions."""
+        """The smallest batch that the statistic can be computed on, for embeddings of `dim` dimensions."""
         return 2
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """The unweighted value; z is the batch of all ranks, in float32 or float64."""
+        """The value without its weight; z is the batch of all ranks, in float32 or float64."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -55,18 +55,18 @@ class Regularizer(nn.Module):
         Raises:
             ValueError: With what to do about it.
         """
-        name, (images, got) = type(self).__name__, z.shape[1:]
-        least = self.least_batch(got)
+        name, (images, z_dim) = type(self).__name__, z.shape[1:]
+        least = self.least_batch(z_dim)
         if images < least:
-            fewer = f" at {got} dimensions" if least > 2 else ""
+            fewer = f" at {z_dim} dimensions" if least > 2 else ""
             remedy = "a larger batch" + (" or a projector with a smaller out" if least > 2 else "")
             raise ValueError(f"{name} needs a batch of at least {least} images{fewer}, got {images}: use {remedy}")
-        if dim is not None and got != dim:
+        if dim is not None and z_dim != dim:
             raise ValueError(
-                f"embeddings have {got} dimensions and the statistics of {name} {dim}: give the objective the "
+                f"embeddings have {z_dim} dimensions and the statistics of {name} {dim}: give the objective the "
                 "projector that the model has"
             )
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"weight={self.weight:g}"

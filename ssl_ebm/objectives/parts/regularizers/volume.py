@@ -1,6 +1,6 @@
-"""How much room the embeddings take: log-determinants, coding rates and the nuclear norm.
+"""The volume that embeddings take: log-determinants, coding rates and the nuclear norm.
 
-In float64 inside: the determinant of a covariance is what its smallest eigenvalues make of it.
+All are computed in float64, because the smallest eigenvalues of a covariance decide its determinant.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Sets = Float[Tensor, "*batch n dim"]
 
 
 def logdet(matrix: Float[Tensor, "*batch dim dim"]) -> Float[Tensor, "*batch"]:
-    """Log of |det M|, by LU: no exception where M is nearly singular."""
+    """Logarithm of |det M|, by LU, which raises nothing where M is nearly singular."""
     return torch.linalg.slogdet(matrix).logabsdet
 
 
 def coding_rate(z: Sets, *, eps_squared: float) -> Float[Tensor, "*batch"]:
-    """Nats an embedding takes at precision ε: ½ logdet(I + D / (n ε²) Zᵀ Z), on the smaller Gram matrix."""
+    """Nats that an embedding takes at precision ε: ½ logdet(I + D / (n ε²) Zᵀ Z), by the smaller Gram matrix."""
     n, d = z.shape[-2:]
     gram = z.mT @ z if d <= n else z @ z.mT
     return logdet(torch.eye(min(n, d)).to(z) + d / (n * eps_squared) * gram) / 2
@@ -31,8 +31,8 @@ def coding_rate(z: Sets, *, eps_squared: float) -> Float[Tensor, "*batch"]:
 def nuclear_norm(x: Sets) -> Float[Tensor, "*batch"]:
     """Sum of the singular values, ‖X‖_* = <X, P>, with the polar factor P = X (XᵀX)^(-1/2) as its gradient.
 
-    P leaves out directions below √(n ε) of the largest, which are rounding: an SVD's gradient has noise of length 1 in
-    each.
+    P leaves out singular values below √(n ε) of the largest, which are rounding errors: in the direction of each, the
+    gradient of an SVD has noise of length 1.
     """
     n, d = x.shape[-2:]
     with torch.no_grad():
@@ -49,16 +49,16 @@ class LogDetCovariance(Regularizer):
 
         μ ← w μ + (1 - w) mean z,    R ← w R + (1 - w) mean (z - μ)(z - μ)ᵀ
 
-    of each view, with the updated μ and the present batch in both, gradient through it; R begins as I, μ as 0.
+    of each view, with the updated μ in R and gradients through the present batch in both; R starts as I, μ as 0.
     CorInfoMax (arXiv 2209.07999) as in the authors' code, whose runs all normalise the embeddings.
 
     Args:
-        dim: Of the embeddings.
-        views: How many views have statistics of their own, as on CIFAR; None: one for all views, as on ImageNet.
+        dim: Dimension of the embeddings.
+        views: Number of views, each with its own statistics, as on CIFAR; None: views share them, as on ImageNet.
         old_weight: w.
         eps: ε.
-        normalize: Unit vectors.
-        weight: Its factor in the objective's sum.
+        normalize: Take unit vectors.
+        weight: Factor of the regularizer in the objective's sum.
     """
 
     gaussian = True
@@ -87,7 +87,7 @@ class LogDetCovariance(Regularizer):
         self.register_buffer("mean", torch.zeros(views or 1, dim, dtype=torch.float64))
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """Of unit vectors, in the long run: log D a view where they are spread, up to -log ε when collapsed."""
+        """A value that for unit vectors ends at log D per view if they are spread, up to -log ε when collapsed."""
         self.check(z, dim=self.mean.shape[1])
         if self.views is not None and len(z) != self.views:
             raise ValueError(
@@ -96,15 +96,15 @@ class LogDetCovariance(Regularizer):
             )
         x = F.normalize(z.double(), dim=-1) if self.normalize else z.double()
         x = x.flatten(0, 1)[None] if self.views is None else x
-        old, (n, d) = self.old_weight, x.shape[1:]
-        mean = old * self.mean.double() + (1 - old) * x.mean(1)
+        w, (n, d) = self.old_weight, x.shape[1:]
+        mean = w * self.mean.double() + (1 - w) * x.mean(1)
         centred = x - mean[:, None]
-        covariance = old * self.covariance.double() + (1 - old) / n * centred.mT @ centred
+        covariance = w * self.covariance.double() + (1 - w) / n * centred.mT @ centred
         self.pending = {"mean": mean.detach(), "covariance": covariance.detach()}
         return -logdet(covariance + self.eps * torch.eye(d).to(x)).sum().to(z.dtype) / d
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"views={self.views}, old_weight={self.old_weight:g}, eps={self.eps:g}, weight={self.weight:g}"
 
 
@@ -121,18 +121,18 @@ class CodingRate(Regularizer):
         self.eps_squared = float(eps_squared)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """In [-m/2 log(1 + D / (m ε²)), -½ log(1 + D/ε²)], m = min(N, D): orthogonal to collapsed."""
+        """A value in [-m/2 log(1 + D / (m ε²)), -½ log(1 + D/ε²)], m = min(N, D): orthogonal to collapsed."""
         self.check(z)
         unit = F.normalize(z.double(), dim=-1)
         return -coding_rate(unit, eps_squared=self.eps_squared).mean().to(z.dtype)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"eps_squared={self.eps_squared:g}, weight={self.weight:g}"
 
 
 class RateReduction(Regularizer):
-    """Coding rate of an image's views, less that of all M = N · V embeddings; of unit vectors.
+    """Coding rate of the views of an image, less that of all M = N · V embeddings, for unit vectors.
 
         mean_images R(Z_i) - γ₂ ½ logdet(I + γ₁ D / (M ε²) Zᵀ Z)
 
@@ -142,7 +142,7 @@ class RateReduction(Regularizer):
         eps_squared: ε².
         expansion: γ₁.
         expansion_weight: γ₂.
-        weight: Its factor in the objective's sum.
+        weight: Factor of the regularizer in the objective's sum.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class RateReduction(Regularizer):
         self.expansion_weight = float(expansion_weight)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """Low where images are spread and their views are not."""
+        """A value that is low where images are spread and their views are not."""
         self.check(z)
         unit = F.normalize(z.double(), dim=-1)
         within = coding_rate(unit.transpose(0, 1), eps_squared=self.eps_squared).mean()
@@ -172,11 +172,11 @@ class RateReduction(Regularizer):
 class NuclearNorm(Regularizer):
     """Nuclear norms of unit vectors: -‖centroids‖_* + λ/N Σ_images ‖Z_i‖_*.
 
-    Centroids, [N, D], are means over an image's views; Z_i, [V, D], are its views. MMCR (arXiv 2303.03307).
+    Centroids, [N, D], are the means over the views of each image; Z_i, [V, D], are its views. MMCR (arXiv 2303.03307).
 
     Args:
         local_weight: λ.
-        weight: Its factor in the objective's sum.
+        weight: Factor of the regularizer in the objective's sum.
     """
 
     def __init__(self, *, local_weight: float = 0.0, weight: float = 1.0) -> None:
@@ -186,7 +186,7 @@ class NuclearNorm(Regularizer):
         self.local_weight = float(local_weight)
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
-        """With λ = 0 at least -√(N · min(N, D)), for equal views of spread images; -√N when collapsed."""
+        """A value ≥ -√(N · min(N, D)) with λ = 0, for equal views of spread images; -√N when collapsed."""
         self.check(z)
         unit = F.normalize(z.double(), dim=-1)
         value = -nuclear_norm(unit.mean(0))
@@ -195,5 +195,5 @@ class NuclearNorm(Regularizer):
         return value.to(z.dtype)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The settings that `print` shows."""
         return f"local_weight={self.local_weight:g}, weight={self.weight:g}"
