@@ -27,6 +27,7 @@ LAYERS = (  # from top to bottom: a file imports from entries below its own, and
     "optim",
     "run_directory",
     "distributed",
+    "external",
     "registry",
 )
 

@@ -1,7 +1,7 @@
 """The distribution of one view of an image.
 
-Drawing is apart from doing: what is drawn is a list of `Transform`s, functions of `image_ops` with one parameter per sample;
-an augmentation of a chosen strength is the same functions with parameters of one's own.
+Drawing is apart from doing: what is drawn is a list of `Transform`s, functions of `image_ops` with one parameter per
+sample; an augmentation of a chosen strength is the same functions with parameters of one's own.
 """
 
 import math

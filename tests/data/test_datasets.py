@@ -18,8 +18,10 @@ from PIL import Image
 from torchvision import datasets
 
 from ssl_ebm.data import datasets as data
-from ssl_ebm.data.datasets import DataConfig, Splits, draw, load_data
+from ssl_ebm.data.datasets import DataConfig, load_data
 from ssl_ebm.data.image_files import DataError, read_idx, read_image
+from ssl_ebm.data.splits import Splits
+from ssl_ebm.data.stratified import stratified_sample
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -123,7 +125,7 @@ def random_labels(seed: int) -> torch.Tensor:
 def test_a_sample_is_exact_and_proportional(seed: int) -> None:
     labels = random_labels(seed)
     for total in (0, 1, 10, len(labels) // 2, len(labels)):
-        index = draw(labels, total, np.random.RandomState(seed))
+        index = stratified_sample(labels, total, np.random.RandomState(seed))
         assert len(index) == total
         assert (index.diff() > 0).all()
         share = labels.bincount(minlength=7) * total / len(labels)
@@ -136,7 +138,7 @@ def test_a_sample_keeps_its_bounds(seed: int) -> None:
     most = labels.bincount(minlength=7) - 1
     lowest = most.clamp(max=5)
     for total in (1, 30, 100, len(labels)):
-        index = draw(labels, total, np.random.RandomState(seed), least=5, spare=1)
+        index = stratified_sample(labels, total, np.random.RandomState(seed), least=5, spare=1)
         got = labels[index].bincount(minlength=7)
         assert ((lowest <= got) & (got <= most)).all()
         assert len(index) == min(max(total, int(lowest.sum())), int(most.sum()))
@@ -144,10 +146,10 @@ def test_a_sample_keeps_its_bounds(seed: int) -> None:
 
 def test_samples_of_one_seed_are_nested_and_never_change() -> None:
     labels = torch.arange(100) % 4
-    small, large = (draw(labels, total, np.random.RandomState(0)) for total in (12, 40))
+    small, large = (stratified_sample(labels, total, np.random.RandomState(0)) for total in (12, 40))
     assert small.tolist() == [2, 16, 24, 26, 53, 55, 73, 75, 86, 92, 93, 95]
     assert set(small.tolist()) < set(large.tolist())
-    assert not torch.equal(small, draw(labels, 12, np.random.RandomState(1)))
+    assert not torch.equal(small, stratified_sample(labels, 12, np.random.RandomState(1)))
 
 
 # MNIST-like files
