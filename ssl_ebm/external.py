@@ -12,8 +12,8 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -125,4 +125,26 @@ class Parts:
 
     def needed(self, config: Any) -> Parts:
         """Those that a config names; the others are of other runs."""
-        return replace(self, **{kind: None for kind in GROUPS if not is_external(getattr(config, kind))})
+        kept = {kind: getattr(self, kind) for kind in GROUPS if is_external(getattr(config, kind))}
+        return Parts(**kept, trust=self.trust)
+
+    def offers(self, kind: str, config: Any) -> bool:
+        """Whether `find` would give what a config names."""
+        try:
+            return self.find(kind, getattr(config, kind)) is not None
+        except MissingPart:
+            return False
+
+    def resolved(self, config: Any, *, optional: Collection[str] = ()) -> Parts:
+        """The things themselves that a config names; None for what is not the user's.
+
+        Args:
+            config: Of a run.
+            optional: Kinds that may be missing; None then, too.
+
+        Raises:
+            MissingPart: One that is not optional was not given.
+        """
+        kinds = [kind for kind in GROUPS if kind not in optional or self.offers(kind, config)]
+        found: dict[str, Any] = {kind: self.find(kind, getattr(config, kind)) for kind in kinds}
+        return Parts(**found)

@@ -55,6 +55,6 @@ class Splits:
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             digest.update(repr(tuple(part.images.shape)).encode())
-            digest.update(part.images.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
+            digest.update(part.images.contiguous().numpy().data)
+            digest.update(part.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_ebm.config import Config, TrainingConfig
-from ssl_ebm.data.datasets import Images, Splits, load_data
+from ssl_ebm.config import Config, TrainingConfig, load_config
+from ssl_ebm.data.datasets import DataConfig, load_data
+from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.energies.index import EnergyIndex
 from ssl_ebm.energies.pairwise import Cosine
@@ -47,49 +49,98 @@ from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.features.health import health
 from ssl_ebm.evaluation.probes.protocols import evaluate_bank
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
+from ssl_ebm.external import MissingPart, Parts, is_external
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
-from ssl_ebm.networks.encoder import build_encoder
+from ssl_ebm.networks.encoder import Encoder, EncoderConfig, build_encoder
 from ssl_ebm.objectives import FAMILIES, create_objective
+from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
 
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
 VERSION = 5  # of the protocol; a change makes stored baselines stale
 
 
-def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
+def evaluate(
+    run_dir: str | Path,
+    *,
+    device: str = "auto",
+    force: bool = False,
+    sgd: bool = False,
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    views: Any = None,
+    trust: bool = False,
+) -> dict[str, Any]:
     """Evaluate a run and write `evaluation.json` and `{predictions,pairs,gallery}.npz` into its directory.
 
     Results that are there already are returned, unless the weights have changed since or `force` is set. Features are
     kept in `features/`; baselines beside the run, shared with its neighbours. `sgd` adds the literature's probe of the
     encoder's features, which takes minutes.
 
+    A run of its author's own objective, data, encoder or views needs them again. Without the objective its features are
+    evaluated, results say under `missing` why there is no energy, and are made anew once it is given.
+
+    Args:
+        run_dir: The run.
+        device: auto, cpu, cuda.
+        force: Evaluate again.
+        sgd: Add that probe.
+        objective: As in `pretrain`; likewise `data`, `encoder` and `views`.
+        data: Images.
+        encoder: A backbone.
+        views: What makes views.
+        trust: Import what the run's config names.
+
     Raises:
         FileNotFoundError: It is not a run directory, or there are no weights yet.
+        MissingPart: Its data, encoder or views are its author's, and were not given.
     """
     run = RunDirectory(Path(run_dir)).require()
-    fingerprint = _fingerprint(run.encoder)
+    fingerprint, config = _fingerprint(run.encoder), load_config(run.config)
+    parts = Parts(objective=objective, data=data, encoder=encoder, views=views, trust=trust).needed(config)
     if run.evaluation.is_file() and not force:
         results = json.loads(run.evaluation.read_text())
-        if results["protocol"]["weights"] == fingerprint and results["protocol"]["version"] == VERSION:
+        current = results["protocol"]["weights"] == fingerprint and results["protocol"]["version"] == VERSION
+        if current and not ("missing" in results and parts.offers("objective", config)):
             return _with_sgd(run, results) if sgd else results
+    try:
+        parts = parts.resolved(config, optional=("objective",))
+    except MissingPart as missing:
+        raise MissingPart(f"{run.path} cannot be evaluated: {missing}") from None
+    model = load(run.path, objective=parts.objective, encoder=parts.encoder)
+    if model.missing is not None:
+        print(f"{run.path}: {model.missing}; its features are evaluated without an energy", file=sys.stderr)
     compute = choose_compute(TrainingConfig(device=device))
-    model = compute.place(load(run.path))
-    splits = load_data(model.config.data)
-    protocol = _protocol(run, model, splits, fingerprint)
+    splits = load_data(config.data, parts.data)
+    results = _evaluate(run, compute.place(model), splits, _protocol(run, model, splits, fingerprint), compute, parts)
+    return _with_sgd(run, results) if sgd else results
+
+
+def _evaluate(
+    run: RunDirectory,
+    model: EnergyModel,
+    splits: Splits,
+    protocol: dict[str, Any],
+    compute: Compute,
+    parts: Parts,
+) -> dict[str, Any]:
+    """All results but the SGD probe, written."""
     bank = _bank(run, model, splits, protocol)
-    views = two_views(model.config, splits.image_size, held_out(splits.test).images)
+    views = two_views(model.config, splits.image_size, held_out(splits.test).images, parts.views)
     features = encode_views(model.features, views)
     row, predictions = evaluate_encoder(bank, features, splits.test)
-    energy, pairs = measure_energy(model, splits, features, project(model, features))
+    energy, pairs = measure_energy(model, splits, features, project(model, features), parts.views)
     clean = splits.test.images[:1].to(model.device).float() / 255
-    results = {
+    beta = energy["trained"]["calibration"]["beta"] if energy["trained"] is not None else 0.0
+    results: dict[str, Any] = {
         "run": str(run.path),
-        "objective": describe_objective(model.config),
+        "objective": describe_objective(model.config, load_tensors(run.encoder)[1].get("objective")),
         "protocol": protocol,
-        "rows": {"encoder": row} | baselines(run, model, splits, views, compute),
+        "rows": {"encoder": row} | baselines(run, model, splits, views, compute, parts.encoder),
         "energy": {"features": row["energy"], **energy},
-        "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
+        "ood": outlier_detection(model, bank, splits, beta=beta),
         "image": image_measures(model, splits, run.read_metrics()),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
         "config": dataclasses.asdict(model.config),
@@ -97,13 +148,18 @@ def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, 
     if results["image"] is not None:
         for name, found in results["image"].pop("ood").items():
             results["ood"][name]["image_energy"] = found
-    arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
-    if isinstance(model.head, FreeEnergyHead):
-        arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
+    arrays = {"predictions": predictions, "pairs": pairs}
+    if model.missing is None:
+        arrays["gallery"] = gallery(model, splits.test)
+        if isinstance(model.head, FreeEnergyHead):
+            arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
+    else:
+        results["missing"] = {"objective": model.missing}
+        (run.path / "gallery.npz").unlink(missing_ok=True)
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))
     write_json(run.evaluation, results)
-    return _with_sgd(run, results) if sgd else results
+    return results
 
 
 def _with_sgd(run: RunDirectory, results: dict[str, Any]) -> dict[str, Any]:
@@ -126,18 +182,18 @@ def _fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def describe_objective(config: Config) -> dict[str, Any]:
-    """What the tables say of an objective."""
+def describe_objective(config: Config, stored: str | None = None) -> dict[str, Any]:
+    """What the tables say of an objective.
+
+    Args:
+        config: Of the run.
+        stored: What the run's weights say of it, as JSON; None: it is built to be asked.
+    """
     name = config.objective["name"]
-    objective = create_objective(**config.objective)
-    return {
-        "name": name,
-        "family": next((family for family, members in FAMILIES.items() if name in members), "custom"),
-        "energy": objective.scorer.formula.format(a="x", b="x'"),
-        "conservative": objective.conservative,
-        "surrogate": objective.surrogate,
-        "reads_labels": objective.by_label,
-    }
+    family = next((family for family, members in FAMILIES.items() if name in members), "custom")
+    known = traits(create_objective(**config.objective)) if stored is None else json.loads(stored)
+    known.pop("projector")
+    return {"name": name, "family": "external" if is_external(config.objective) else family, **known}
 
 
 def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, fingerprint: str) -> dict[str, Any]:
@@ -213,25 +269,53 @@ def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, 
     return row, predictions
 
 
-def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute) -> dict[str, Any]:
-    """The rows of the initial encoder and of raw pixels, computed once for all runs side by side."""
-    config = model.config
-    data = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "root"}
-    shared = {"version": VERSION, "data": data, "views": config.views}
-    encoder = {"encoder": dataclasses.asdict(config.encoder), "seed": config.seed}
-    initial = "pretrained_encoder" if config.encoder.pretrained else "random_encoder"
+def baselines(
+    run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute, encoder: Any = None
+) -> dict[str, Any]:
+    """The rows of the initial encoder and of raw pixels, computed once for all runs side by side.
 
-    def untrained() -> Encode:
+    Args:
+        run: Beside which they are kept.
+        model: Its model.
+        splits: Its data.
+        views: Two of each held-out test image.
+        compute: Where to compute.
+        encoder: The user's own, where the run's is.
+    """
+    config = model.config
+
+    def untrained() -> Encoder:
         torch.manual_seed(config.seed)
         statistics = {name: getattr(model.encoder, name).flatten().tolist() for name in ("mean", "std")}
         size, channels = splits.image_size, splits.in_chans
-        return compute.place(build_encoder(config.encoder, in_chans=channels, image_size=size, **statistics)).eval()
+        return build_encoder(config.encoder, encoder, in_chans=channels, image_size=size, **statistics)
 
+    shared = {"version": VERSION, "data": _settings(config.data), "views": config.views}
+    if is_external(config.views):  # two functions may have one name
+        shared["pixels"] = _digest(views)
+    of_encoder = {"encoder": _settings(config.encoder), "seed": config.seed}
+    if is_external(config.encoder):
+        of_encoder["weights"] = _digest(*untrained().state_dict().values())
+    initial = "pretrained_encoder" if config.encoder.pretrained else "random_encoder"
     rows: dict[str, tuple[dict[str, Any], Callable[[], Encode]]] = {
-        initial: (shared | encoder, untrained),
+        initial: (shared | of_encoder, lambda: compute.place(untrained()).eval()),
         "raw_pixels": (shared, lambda: partial(torch.flatten, start_dim=1)),
     }
     return {name: _baseline(run, name, key, make, compute.device, splits, views) for name, (key, make) in rows.items()}
+
+
+def _settings(section: DataConfig | EncoderConfig) -> dict[str, Any]:
+    """What baselines depend on; keys that only sections of the user's own set are left out where they are not set."""
+    unset = ["root", *(key for key in ("external", "fingerprint") if not getattr(section, key, ""))]
+    unset += ["kwargs"] if isinstance(section, DataConfig) and not section.kwargs else []
+    return {name: value for name, value in dataclasses.asdict(section).items() if name not in unset}
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _baseline(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any
+from typing import Any, overload
 
+from torch import nn
+
+from ssl_ebm.external import entry_points, is_external, part_name
 from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives.from_config import PARTS, change_parts, custom
+from ssl_ebm.objectives.from_module import FromModule, PlainObjective
 from ssl_ebm.objectives.objective import Objective, Step
 from ssl_ebm.objectives.presets.asymmetric import byol, directpred, simsiam
 from ssl_ebm.objectives.presets.contrastive import (
@@ -43,7 +48,16 @@ from ssl_ebm.objectives.presets.regularized import (
 from ssl_ebm.objectives.presets.supervised import supervised
 from ssl_ebm.registry import unknown_name
 
-__all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
+__all__ = [
+    "FAMILIES",
+    "OBJECTIVES",
+    "PARTS",
+    "Objective",
+    "PlainObjective",
+    "Step",
+    "create_objective",
+    "list_objectives",
+]
 
 FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
     "contrastive": {
@@ -111,19 +125,22 @@ def list_objectives(family: str | None = None) -> list[str]:
     return list(FAMILIES[family])
 
 
-def objective_builder(name: str) -> Callable[..., Objective]:
-    """The function behind a name; its docstring has formula and source.
+def objective_builder(name: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a name; its docstring has formula and source. A function stands for itself.
 
     Raises:
         ValueError: There is no objective of that name.
     """
-    builders = OBJECTIVES | {"custom": custom, "none": none}
-    if name not in builders:
-        raise ValueError(unknown_name("objective", name, builders))
-    return builders[name]
+    builders: dict[str, Callable[..., Any]] = OBJECTIVES | {"custom": custom, "none": none}
+    if callable(name) or name in builders:
+        return name if callable(name) else builders[name]
+    installed = entry_points("objective")
+    if name not in installed:
+        raise ValueError(unknown_name("objective", name, [*builders, *installed]))
+    return installed[name].load()
 
 
-def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
+def objective_arguments(name: str | Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The arguments that an objective takes, with their defaults.
 
     Raises:
@@ -132,29 +149,67 @@ def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(objective_builder(name)).parameters)
 
 
-def create_objective(name: str, **kwargs: Any) -> Objective:
+@overload
+def create_objective(name: str, **kwargs: Any) -> Objective: ...
+@overload
+def create_objective(name: Callable[..., Any], **kwargs: Any) -> Objective | FromModule: ...
+def create_objective(name: str | Callable[..., Any], **kwargs: Any) -> Objective | FromModule:
     """An objective by name, e.g. `create_objective("simclr", temperature=0.2, projector={"hidden": [512], "out": 64})`.
 
     `projector` and `predictor` may be an `MLP` or a mapping of the fields that differ from the paper's. Besides its own
     arguments every objective takes parts that replace its own (`objectives.parts`): `energy`, `contrast`, `negatives`,
     `target`, `regularizers`, `pairing`, and `graph`: which samples are compatible. "custom" has parts only.
 
+    It is a plain loss: `create_objective("simclr")(z0, z1).loss` of projections [batch, dim] of two or more views.
+
+    Args:
+        name: Of the catalogue; an entry point of the group `ssl_ebm.objectives`; or a function that makes an objective.
+        **kwargs: Its arguments, and parts.
+
     Raises:
         ValueError: Unknown name, a value out of range, or parts that do not go together.
         TypeError: Unknown or missing argument.
     """
-    parameters = objective_arguments(name)
+    parameters, label = objective_arguments(name), part_name(name)
     changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
     for argument, value in kwargs.items():
         if argument not in parameters:
-            raise TypeError(unknown_name(f"argument of objective {name!r}", argument, [*parameters, *CHANGES]))
+            raise TypeError(unknown_name(f"argument of objective {label!r}", argument, [*parameters, *CHANGES]))
         if argument in ("projector", "predictor") and not isinstance(value, (MLP, NoneType)):
-            kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{name}.{argument}")
+            kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{label}.{argument}")
     for argument, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and argument not in kwargs:
-            raise TypeError(f"objective {name!r} needs {argument}=...")
-    objective = objective_builder(name)(**kwargs)
-    return change_parts(objective, changes) if changes else objective
+            raise TypeError(f"objective {label!r} needs {argument}=...")
+    made = objective_builder(name)(**kwargs)
+    if changes and not isinstance(made, Objective):
+        raise TypeError(
+            f"objective {label!r} is not made of parts that {', '.join(changes)} could replace: leave it out"
+        )
+    objective = made if isinstance(made, Objective) else FromModule(made)
+    return change_parts(objective, changes) if changes and isinstance(objective, Objective) else objective
+
+
+def build_objective(section: Mapping[str, Any], objective: Any = None) -> Objective | FromModule:
+    """The objective that a config's section describes.
+
+    Args:
+        section: `name` and arguments.
+        objective: The user's own that it names: a module, which is copied, or a function that makes one.
+
+    Raises:
+        ValueError: As `create_objective`; or the section names code of the user's, and it is not given.
+        TypeError: As `create_objective`; or arguments for what is made already.
+    """
+    name = section["name"]
+    arguments = {key: value for key, value in section.items() if key not in ("name", "external")}
+    if objective is None and is_external(section):
+        raise ValueError(f"objective {name} is code of the user's: give it with objective=")
+    if not (isinstance(objective, nn.Module) or hasattr(objective, "heads")):
+        return create_objective(name if objective is None else objective, **arguments)
+    if arguments:
+        raise TypeError(f"objective {name} is made already and takes no {', '.join(arguments)}: give its function")
+    own = copy.deepcopy(objective)
+    return own if isinstance(own, Objective) else FromModule(own)
 
 
 def _override(default: MLP, changes: Any, where: str) -> MLP:

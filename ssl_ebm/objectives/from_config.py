@@ -180,7 +180,7 @@ def build_parts(given: Mapping[str, Any], projector: MLP, owner: Objective | Non
         parts["target"] = _build_target(given["target"], known)
     target = parts.get("target", None if owner is None else owner.target)
     if isinstance(target, Memory):
-        known |= {"memory": target, "population": len(target.vectors)}
+        known |= {"memory": target, "population": len(target.vectors) or None}
     for kind in ("contrast", "negatives"):
         if kind in given:
             parts[kind] = _build(kind, given[kind], known)
@@ -239,5 +239,4 @@ _WANTED = {
     "memory": "choose target 'memory', which it draws from",
     "population": "choose target 'memory', which it draws from",
     "kernel": "choose energy 'inverse_multiquadratic', whose kernel it uses",
-    "size": "give the number of training images",
 }

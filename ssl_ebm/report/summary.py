@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from ssl_ebm.report.runs import Run
+from ssl_ebm.report.runs import Run, lookup
 from ssl_ebm.report.tables.measures import COLUMNS
 from ssl_ebm.report.tables.text import Row
 
@@ -60,18 +60,18 @@ def _run_row(run: Run, marks: tuple[str, ...]) -> Row:
     return Row(name=run.name, marks=marks, values=values | measured, trials=trials, pairs=pairs)
 
 
-def _measured(row: Mapping[str, Any], energy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Values and trials of a row of evaluation.json."""
+def _measured(row: Mapping[str, Any], energy: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, int]]:
+    """Values and trials of a row of evaluation.json; `energy` None: of a run whose objective is not there."""
     values = {
         "knn": row["knn"]["headline"]["accuracy"],
         "linear": row["linear"]["test"]["top1"],
-        "auroc": energy["anchor_auroc"],
-        "auroc_global": energy["global_auroc"],
-        "d_prime": energy["d_prime"],
-        "recall": energy["recall"]["1"],
+        "auroc": lookup(energy, "anchor_auroc"),
+        "auroc_global": lookup(energy, "global_auroc"),
+        "d_prime": lookup(energy, "d_prime"),
+        "recall": lookup(energy, "recall", "1"),
         "rankme": row["health"]["rankme"],
     }
-    return values, {"test": row["linear"]["test"]["size"], "energy": energy["images"]}
+    return values, {"test": row["linear"]["test"]["size"], "energy": row["energy"]["images"]}
 
 
 def _baseline_rows(runs: Sequence[Run], marks: tuple[str, ...]) -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_ebm.report.runs import lookup
 from ssl_ebm.report.tables.measures import percent, ratio
 from ssl_ebm.report.tables.text import WIDTH
 from ssl_ebm.study.statistics import Analysis
@@ -29,7 +30,7 @@ class Measure:
 
     key: str
     head: str
-    of_row: Callable[[Mapping[str, Any], Mapping[str, Any]], float | None]
+    of_row: Callable[[Mapping[str, Any], Mapping[str, Any] | None], float | None]
     show: Callable[[float], str]
     ranked: bool = True
     by_image: bool = False
@@ -42,10 +43,10 @@ class Measure:
 MEASURES = (
     Measure("knn", "kNN %", lambda row, energy: row["knn"]["headline"]["accuracy"], percent, by_image=True),
     Measure("linear", "linear %", lambda row, energy: row["linear"]["test"]["top1"], percent, by_image=True),
-    Measure("auroc", "AUROC", lambda row, energy: energy["anchor_auroc"], ratio),
-    Measure("auroc_global", "global", lambda row, energy: energy["global_auroc"], ratio),
-    Measure("d_prime", "d′", lambda row, energy: energy["d_prime"], "{:.2f}".format),
-    Measure("recall", "R@1 %", lambda row, energy: energy["recall"]["1"], percent),
+    Measure("auroc", "AUROC", lambda row, energy: lookup(energy, "anchor_auroc"), ratio),
+    Measure("auroc_global", "global", lambda row, energy: lookup(energy, "global_auroc"), ratio),
+    Measure("d_prime", "d′", lambda row, energy: lookup(energy, "d_prime"), "{:.2f}".format),
+    Measure("recall", "R@1 %", lambda row, energy: lookup(energy, "recall", "1"), percent),
     Measure("rankme", "RankMe", lambda row, energy: row["health"]["rankme"], "{:.1f}".format, ranked=False),
 )
 TESTED = ("knn", "linear", "auroc")  # what is said in words too

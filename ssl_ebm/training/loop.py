@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ssl_ebm import distributed
 from ssl_ebm.config import Config, load_config, save_config
+from ssl_ebm.external import Parts
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.heads import drop_frozen_gradients
 from ssl_ebm.objectives import Step
@@ -26,7 +27,8 @@ from ssl_ebm.optim import learning_rate
 from ssl_ebm.run_directory import write_atomically
 from ssl_ebm.training.interrupt import Interrupt
 from ssl_ebm.training.monitor import Monitor
-from ssl_ebm.training.run import Run, describe, prepare, roll_back, save
+from ssl_ebm.training.run import OnMeasure, Run, describe, prepare, roll_back, save
+from ssl_ebm.training.user_parts import adopt
 
 MAX_SKIPPED = 10  # updates in a row with a non-finite gradient before the run stops
 
@@ -40,26 +42,48 @@ class Diverged(TrainingStopped):
 
 
 def pretrain(
-    config: Config | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, resume: bool = False
+    config: Config | str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    views: Any = None,
+    on_measure: OnMeasure | None = None,
+    resume: bool = False,
+    trust: bool = False,
 ) -> Path:
     """Pretrain an encoder; returns the run directory.
 
+    Parts of one's own take the place of what the config names; the run records them as external and needs them again
+    when it is resumed or evaluated. Each may be given as `package.module:function`, too, here or as a config's `name`.
+
     Args:
         config: A config, a YAML file, or a mapping.
-        overrides: `a.b=c` changes to a file or mapping.
+        overrides: `a.b=c` changes to a file or mapping; of a part given here, its arguments.
+        objective: An `Objective`, a `PlainObjective`, or a function that makes one.
+        data: An `ImageDataset` of torch's, arrays (images, labels), `Splits`, or a function that makes them.
+        encoder: A `Backbone`, or a function of `in_chans` and `image_size` that makes one. A module is copied.
+        views: A `MakeViews`, a function of images and a generator.
+        on_measure: An `OnMeasure`, told every line of metrics.
         resume: Continue an interrupted run from its last checkpoint.
+        trust: Import what a run's own config names, where it is given as `config`.
 
     Raises:
         FileExistsError: The run directory exists and `resume` is False.
         ValueError: Anything that the config asks for and cannot be had.
+        TypeError: A part of one's own is not what its protocol says.
         TrainingStopped: Gradients stayed non-finite, an energy of images diverged once more than
             `generative.rollbacks`, or the embeddings collapsed and `stop_on_collapse` is set.
     """
     if not isinstance(config, Config):
         config = load_config(config, overrides)
+    parts = Parts(objective=objective, data=data, encoder=encoder, views=views, trust=trust)
+    config, parts = adopt(config, parts, overrides)
     local_rank = distributed.start()
     try:
-        run = prepare(config, local_rank=local_rank, resume=resume)
+        run = prepare(config, parts=parts, local_rank=local_rank, resume=resume)
+        run.on_measure = on_measure
         distributed.barrier()  # all have seen the run directory as it was
         if distributed.rank() == 0:
             run.directory.path.mkdir(parents=True, exist_ok=True)
@@ -105,6 +129,8 @@ def _advance(run: Run) -> None:
                 bar.set_postfix_str(monitor.summary, refresh=False)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
+                if run.on_measure is not None:
+                    run.on_measure(line)
             if run.generative is not None and run.generative.alarm.persisted:
                 raise Diverged(diverged(run))
             if (_due(run, config.checkpoint_every_steps) or interrupt.requested) and not run.suspect:

@@ -7,22 +7,41 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ssl_ebm import distributed
 from ssl_ebm.config import Config, differences, load_config
-from ssl_ebm.data.datasets import Splits, load_data
-from ssl_ebm.data.views import MultiCrop, Views, create_views
+from ssl_ebm.data.datasets import load_data
+from ssl_ebm.data.splits import Splits
+from ssl_ebm.data.user_views import UserViews, build_views
+from ssl_ebm.data.views import MultiCrop, Views
 from ssl_ebm.devices import Compute, choose_compute
+from ssl_ebm.external import Parts
 from ssl_ebm.generative.term import Generative
 from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.networks.joint_embedding import JointEmbedding
-from ssl_ebm.objectives import Objective, create_objective, objective_arguments
+from ssl_ebm.objectives import Objective, build_objective, objective_arguments
+from ssl_ebm.objectives.catalogue import traits
+from ssl_ebm.objectives.from_module import FromModule
 from ssl_ebm.optim import create_optimizer
 from ssl_ebm.run_directory import RunDirectory, load_checkpoint, save_checkpoint, save_tensors
+
+
+@runtime_checkable
+class OnMeasure(Protocol):
+    """A function that is told every line of metrics.jsonl, after it was written.
+
+    A line holds `step`, updates made; `epoch`, passes over the images; and what was measured: `loss`, energies in nats
+    (`energy_positive`, `energy_negative`) and the objective's other terms, `rankme`, `images_per_second`, `lr`,
+    `knn_validation` in [0, 1]; None where a number is not finite. An exception ends the training.
+    """
+
+    def __call__(self, line: dict[str, Any]) -> object:
+        """What it returns is not used."""
+        ...
 
 
 @dataclass
@@ -33,9 +52,9 @@ class Run:
     directory: RunDirectory
     splits: Splits
     compute: Compute
-    views: Views | MultiCrop
+    views: Views | MultiCrop | UserViews
     model: JointEmbedding
-    objective: Objective
+    objective: Objective | FromModule
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
@@ -43,6 +62,7 @@ class Run:
     step: int = 0
     skipped: int = 0
     rollbacks: int = 0
+    on_measure: OnMeasure | None = None
 
     @property
     def rate_factor(self) -> float:
@@ -50,7 +70,7 @@ class Run:
         return 0.5**self.rollbacks
 
     @property
-    def parts(self) -> list[JointEmbedding | Objective | Generative]:
+    def parts(self) -> list[JointEmbedding | Objective | FromModule | Generative]:
         """What has parameters and follows the training's progress."""
         return [self.model, self.objective, *([] if self.generative is None else [self.generative])]
 
@@ -71,24 +91,34 @@ class Run:
         return max(1, round(self.config.training.epochs * self.steps_per_epoch))
 
 
-def prepare(config: Config, *, local_rank: int = 0, resume: bool = False) -> Run:
-    """Check everything, load the data, build networks and optimiser; before the first step."""
+def prepare(config: Config, *, parts: Parts | None = None, local_rank: int = 0, resume: bool = False) -> Run:
+    """Check everything, load the data, build networks and optimiser; before the first step.
+
+    Args:
+        config: Of the run; `adopt` has recorded the user's own parts in it.
+        parts: Those parts; None: there are none.
+        local_rank: Of this process on its machine.
+        resume: Continue from the last checkpoint.
+    """
     directory = RunDirectory(Path(config.run_dir))
-    objective_arguments(config.objective["name"])  # a wrong name fails before the data is read
+    parts = (parts or Parts()).resolved(config)
+    if parts.objective is None:
+        objective_arguments(config.objective["name"])  # a wrong name fails before the data is read
     if directory.path.exists() and any(directory.path.iterdir()) and not resume:
         raise FileExistsError(
             f"run directory {directory.path} exists: continue it with --resume, or choose another with run_dir=PATH"
         )
     checkpoint = load_checkpoint(directory.checkpoint) if resume else None
-    splits = load_data(config.data)
-    config = _with_bank(config, splits)
+    splits = load_data(config.data, parts.data)
+    if config.data.external:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=splits.fingerprint()))
     if resume:
         changed = [d for d in differences(load_config(directory.config), config) if not d.startswith("training.device")]
         if changed:
             raise ValueError(
                 f"the config is not that of {directory.path}: {'; '.join(changed)}; resume with the same one"
             )
-    run = _build(config, directory, splits, choose_compute(config.training, local_rank))
+    run = _build(config, directory, splits, choose_compute(config.training, local_rank), parts)
     if checkpoint is not None:
         restore(run, checkpoint)
     return run
@@ -100,22 +130,13 @@ def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]
     return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
 
-def _with_bank(config: Config, splits: Splits) -> Config:
-    """Fill in the number of training images where an objective remembers each of them."""
-    count = len(splits.train) + len(splits.validation)
-    if "bank_size" not in objective_arguments(config.objective["name"]):
-        return config
-    size = config.objective.get("bank_size", count)
-    if size < count:
-        raise ValueError(f"objective.bank_size={size} is less than the {count} training images: leave it out")
-    return dataclasses.replace(config, objective={**config.objective, "bank_size": size})
-
-
-def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute) -> Run:
+def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute, user: Parts) -> Run:
     size = splits.image_size
-    objective = create_objective(**config.objective)
-    views: Views | MultiCrop = create_views(**({"size": size} | config.views))
+    torch.manual_seed(config.seed)  # an objective may have weights of its own
+    objective = build_objective(config.objective, user.objective)
+    views = build_views(config.views, splits.train.images[:2], user.views)
     images, labels = _pretraining_images(splits, objective.by_label)
+    objective.fit_to(len(images))
     batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
     if batch > len(images):
         raise ValueError(f"training.batch_size={batch} is larger than the data set's {len(images)} training images")
@@ -126,15 +147,17 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
             f"objective {config.objective['name']} needs at least {objective.least_batch()} images together, got "
             f"training.batch_size={batch} in {config.training.accumulate} part(s): take more, or a smaller projector"
         )
-    if objective.target.classes not in (None, splits.num_classes):
+    classes = objective.target.classes if isinstance(objective, Objective) else None
+    if classes not in (None, splits.num_classes):
         raise ValueError(
-            f"objective {config.objective['name']} tells {objective.target.classes} classes apart and {splits.name} "
+            f"objective {config.objective['name']} tells {classes} classes apart and {splits.name} "
             f"has {splits.num_classes}: set objective.projector.out={splits.num_classes}"
         )
     statistics = torch.std_mean(images[:10000].double() / 255, dim=(0, 2, 3))
     torch.manual_seed(config.seed)
     encoder = build_encoder(
         config.encoder,
+        user.encoder,
         in_chans=splits.in_chans,
         image_size=size,
         mean=statistics[1].tolist(),
@@ -164,10 +187,19 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
 
 
 def _build_generative(
-    config: Config, compute: Compute, views: Views | MultiCrop, model: JointEmbedding, objective: Objective
+    config: Config,
+    compute: Compute,
+    views: Views | MultiCrop | UserViews,
+    model: JointEmbedding,
+    objective: Objective | FromModule,
 ) -> Generative | None:
     if config.generative is None:
         return None
+    if isinstance(views, UserViews) and views.size != model.encoder.image_size:
+        raise ValueError(
+            f"with a section generative, views of your own must have the images' {model.encoder.image_size} pixels, "
+            f"got {views.size}"
+        )
     if distributed.world_size() > 1:
         raise ValueError(
             "a section generative trains on one process: each has chains of its own, and a checkpoint holds one's"
@@ -222,7 +254,12 @@ def save(run: Run) -> None:
         state["generative"] = run.generative.state_dict()
     save_checkpoint(run.directory.checkpoint, state)
     images = json.dumps({"in_chans": run.splits.in_chans, "image_size": run.splits.image_size})
-    metadata = {"images": images, "step": str(run.step), "finished": str(run.step >= run.total_steps)}
+    metadata = {
+        "images": images,
+        "objective": json.dumps(traits(run.objective)),
+        "step": str(run.step),
+        "finished": str(run.step >= run.total_steps),
+    }
     save_tensors(run.directory.encoder, energy_model_tensors(run.model, run.objective, run.generative), metadata)
 
 
@@ -236,7 +273,7 @@ def describe(run: Run) -> str:
         "data": f"{run.splits.name}: {len(run.images):,} images of {shape} to pretrain on, "
         f"{'labels used' if run.objective.by_label else 'without labels'} ({run.splits.source})",
         "encoder": f"{config.encoder.name}: {millions:.2f} M parameters, {encoder.num_features} features, "
-        f"output stride {encoder.output_stride}{adapted}",
+        f"output stride {encoder.output_stride or 'unknown'}{adapted}",
         "views": f"{run.views}, {config.views['name']}",
         "objective": f"{config.objective['name']}: E = {run.objective.energy} on {heads.projector.dim} dimensions",
         "compute": f"{run.compute}, {torch.get_num_threads()} threads, {distributed.world_size()} process(es)",
@@ -249,7 +286,7 @@ def describe(run: Run) -> str:
 
 
 def energy_model_tensors(
-    model: JointEmbedding, objective: Objective, generative: Generative | None = None
+    model: JointEmbedding, objective: Objective | FromModule, generative: Generative | None = None
 ) -> dict[str, Tensor]:
     """Of a training's state, the tensors of an `EnergyModel`."""
     parts: dict[str, nn.Module] = {

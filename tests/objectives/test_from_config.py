@@ -336,7 +336,6 @@ def test_parts_of_a_replaced_part_are_named(name: str, parts: dict[str, Any], me
             "and target NearestNeighbour do not go together",
         ),
         ({"target": "centred"}, "target 'centred' needs codes: choose energy 'codes', whose codes it assigns"),
-        ({"target": "memory"}, "target 'memory' needs size: give the number of training images"),
         ({"negatives": "memory"}, "negatives 'memory' needs memory: choose target 'memory', which it draws from"),
         ({"contrast": "noise_contrastive"}, "'noise_contrastive' needs population: choose target 'memory'"),
         ({"regularizers": {"hsic": {}}}, "'hsic' needs kernel: choose energy 'inverse_multiquadratic'"),

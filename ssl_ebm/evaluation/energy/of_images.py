@@ -42,9 +42,9 @@ def image_measures(
     of the logits head `classifier`, accuracy and calibration of p(y | x) on test; `gradient_cosine`, of the generative
     gradient with the objective's, its mean over the second half of the training's `metrics`, None where there is none.
     of an RBM `log_likelihood`, as `log_likelihood` gives it.
-    None for a run without a generative head.
+    None for a run without a generative head, or whose head needs an energy of pairs that is not there.
     """
-    if model.head is None:
+    if model.head is None or (model.missing is not None and isinstance(model.head, JointHead)):
         return None
     size = model.sample_shape[-1]
 

@@ -47,6 +47,9 @@ class Target(nn.Module):
     def update(self, embeddings: Embeddings) -> None:
         """Take note of a batch after it was scored, in training."""
 
+    def fit_to(self, dataset_size: int) -> None:
+        """How many images there are to train on, told before the first batch."""
+
     def set_progress(self, fraction: float) -> None:
         """How much of the training is done, in [0, 1]: drives temperatures."""
 

@@ -23,7 +23,10 @@ LOWEST_RATE = 1e-3  # at the left end of ROC curves
 
 
 def energies(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
-    """All of it."""
+    """All of it, of the groups whose energy is there."""
+    trained = [group for group in groups if lookup(group.first.results, "energy", "trained") is not None]
+    if not trained:
+        return ""
     roc = "".join(
         roc_chart(groups, ("energy", kind, "roc"), title)
         for kind, title in (("trained", "The trained energy"), ("features", "The cosine of the features"))
@@ -41,7 +44,7 @@ def energies(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> str:
     return (
         "<p>Two views of one image should lie to the left of all others. Images of one class are not asked to; where "
         "they do, the energy has found the classes by itself. Each ridge is scaled to its own peak, its tick is the "
-        f"median; the outer 0.1% are cut. Axes of two runs have nothing in common.</p>{panels(groups, _histograms)}"
+        f"median; the outer 0.1% are cut. Axes of two runs have nothing in common.</p>{panels(trained, _histograms)}"
         f"{curves}{calibration}"
     )
 
