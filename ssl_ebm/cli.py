@@ -37,7 +37,7 @@ encoder.safetensors. An interrupted run goes on with --resume, as if it had neve
 
 Code of your own takes the place of a part, by its name here or in the YAML file (docs/extending.md):
 
-  ssl-ebm pretrain configs/quickstart/simclr.yaml run_dir=runs/mine --objective my_objectives:margin objective.margin=2
+  ssl-ebm pretrain configs/quickstart/simclr.yaml run_dir=runs/mine objective.margin=2 --objective my_objectives:margin
 """
 
 EVALUATE = """\

@@ -112,16 +112,16 @@ class Parts:
         """
         if not is_external(section):
             return None
-        name, given = _field(section, "name"), getattr(self, kind)
-        offered = given if isinstance(given, list) else [] if given is None else [given]
-        for part in offered:
-            if not (is_import_name(name) and is_import_name(part_name(part))) or part_name(part) == name:
+        name, brought = _field(section, "name"), getattr(self, kind)
+        candidates = brought if isinstance(brought, list) else [] if brought is None else [brought]
+        for part in candidates:
+            if part_name(part) == name or not (is_import_name(name) and is_import_name(part_name(part))):
                 return import_part(part) if isinstance(part, str) else part
         if self.trust and is_import_name(name):
             return import_part(name)
-        remedy = f"--{kind} {name}, or --trust to import it" if is_import_name(name) else f"the same {kind}="
-        others = f", not {', '.join(map(part_name, offered))}" if offered else ""
-        raise MissingPart(f"the run's {kind} is code of its author's, {name}: give {remedy}{others}")
+        remedy = f"{kind}=, --{kind} {name}), or trust the run (--trust)" if is_import_name(name) else f"{kind}=)"
+        others = f"; {', '.join(map(part_name, candidates))} is another" if candidates else ""
+        raise MissingPart(f"the run's {kind} is {name}, code that no run brings: give it again ({remedy}{others}")
 
     def needed(self, config: Any) -> Parts:
         """Those that a config names; the others are of other runs."""
@@ -146,5 +146,5 @@ class Parts:
             MissingPart: One that is not optional was not given.
         """
         kinds = [kind for kind in GROUPS if kind not in optional or self.offers(kind, config)]
-        found: dict[str, Any] = {kind: self.find(kind, getattr(config, kind)) for kind in kinds}
-        return Parts(**found)
+        things: dict[str, Any] = {kind: self.find(kind, getattr(config, kind)) for kind in kinds}
+        return Parts(**things)

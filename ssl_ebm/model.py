@@ -312,6 +312,8 @@ def load(
         trained = build_objective(config.objective, parts.find("objective", config.objective))
         mlp, scorer, form = trained.heads.projector, trained.scorer, trained.canonical_form
     except MissingPart as missing:
+        if objective is not None:
+            raise
         mlp, scorer = _stored_projector(metadata), MissingEnergy(str(missing))
     head = None
     if config.generative is not None:

@@ -5,4 +5,15 @@ from ssl_ebm.data.datasets import DATASETS, DataConfig, Images, Splits, load_dat
 from ssl_ebm.data.image_files import DataError
 from ssl_ebm.data.views import MultiCrop, Views, create_views
 
-__all__ = ["Augmentation", "DATASETS", "DataConfig", "DataError", "Images", "MultiCrop", "Splits", "Views", "create_views", "load_data"]
+__all__ = [
+    "Augmentation",
+    "DATASETS",
+    "DataConfig",
+    "DataError",
+    "Images",
+    "MultiCrop",
+    "Splits",
+    "Views",
+    "create_views",
+    "load_data",
+]

@@ -74,8 +74,6 @@ class DataConfig:
             installed = entry_points("data")
             if self.name not in installed:
                 raise ValueError(unknown_name("data set", self.name, [*DATASETS, *installed]))
-        elif self.name in DATASETS and self.kwargs and not self.external:
-            raise ValueError(f"data.kwargs are arguments of a function of your own, and {self.name} is built in")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}")
         if not 0 <= self.split_seed < 2**32:
@@ -102,6 +100,8 @@ def load_data(config: DataConfig, data: Any = None) -> Splits:
     if data is None and is_external(config):
         raise ValueError(f"the images of {config.name} come beside the config: give data=")
     if data is None and config.name in DATASETS:
+        if config.kwargs:
+            raise ValueError(f"data.kwargs are arguments of a function of your own, and {config.name} is built in")
         return DATASETS[config.name](config)
     source = entry_points("data")[config.name].load() if data is None else data
     images = source(**config.kwargs) if callable(source) else source

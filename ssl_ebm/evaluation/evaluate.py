@@ -114,6 +114,10 @@ def evaluate(
         print(f"{run.path}: {model.missing}; its features are evaluated without an energy", file=sys.stderr)
     compute = choose_compute(TrainingConfig(device=device))
     splits = load_data(config.data, parts.data)
+    if splits.num_classes < 2:
+        raise ValueError(
+            f"{splits.name} has no labels to probe for: pretrain with labels, which training does not read"
+        )
     results = _evaluate(run, compute.place(model), splits, _protocol(run, model, splits, fingerprint), compute, parts)
     return _with_sgd(run, results) if sgd else results
 

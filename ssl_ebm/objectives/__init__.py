@@ -141,12 +141,13 @@ def objective_builder(name: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def objective_arguments(name: str | Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments that an objective takes, with their defaults.
+    """The arguments that an objective takes, with their defaults; not the `*args` of a class without a constructor.
 
     Raises:
         ValueError: There is no objective of that name.
     """
-    return dict(inspect.signature(objective_builder(name)).parameters)
+    parameters = inspect.signature(objective_builder(name)).parameters
+    return {k: each for k, each in parameters.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
 @overload
@@ -204,7 +205,7 @@ def build_objective(section: Mapping[str, Any], objective: Any = None) -> Object
     arguments = {key: value for key, value in section.items() if key not in ("name", "external")}
     if objective is None and is_external(section):
         raise ValueError(f"objective {name} is code of the user's: give it with objective=")
-    if not (isinstance(objective, nn.Module) or hasattr(objective, "heads")):
+    if inspect.isclass(objective) or not (isinstance(objective, nn.Module) or hasattr(objective, "heads")):
         return create_objective(name if objective is None else objective, **arguments)
     if arguments:
         raise TypeError(f"objective {name} is made already and takes no {', '.join(arguments)}: give its function")

@@ -110,8 +110,7 @@ def prepare(config: Config, *, parts: Parts | None = None, local_rank: int = 0, 
         )
     checkpoint = load_checkpoint(directory.checkpoint) if resume else None
     splits = load_data(config.data, parts.data)
-    if config.data.external:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=splits.fingerprint()))
+    config = _for_data(config, splits)
     if resume:
         changed = [d for d in differences(load_config(directory.config), config) if not d.startswith("training.device")]
         if changed:
@@ -122,6 +121,15 @@ def prepare(config: Config, *, parts: Parts | None = None, local_rank: int = 0, 
     if checkpoint is not None:
         restore(run, checkpoint)
     return run
+
+
+def _for_data(config: Config, splits: Splits) -> Config:
+    """The config with the fingerprint of the user's images; without kNN where images have no labels."""
+    if config.data.external:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, fingerprint=splits.fingerprint()))
+    if splits.num_classes < 2:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, knn_every_epochs=0.0))
+    return config
 
 
 def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]:
