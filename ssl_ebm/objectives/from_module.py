@@ -41,7 +41,7 @@ class FromModule(nn.Module):
     """A `PlainObjective` with everything that the library reads of an `Objective`.
 
     Args:
-        loss: The user's; its parameters are trained and its state is kept where it is an `nn.Module`.
+        loss: The user's `PlainObjective`; its parameters are trained and its state is kept where it is an `nn.Module`.
 
     Raises:
         TypeError: It cannot be called, or its heads are no `HeadSpec`.
@@ -50,7 +50,7 @@ class FromModule(nn.Module):
 
     weight = 1.0
 
-    def __init__(self, loss: PlainObjective) -> None:
+    def __init__(self, loss: Any) -> None:
         super().__init__()
         if not callable(loss):
             raise TypeError(f"an objective must be callable with Embeddings, got {type(loss).__name__}")
