@@ -244,8 +244,8 @@ def _evaluate_external(options: argparse.Namespace) -> int:
     from ssl_ebm.config import load_config
     from ssl_ebm.evaluation.external import evaluate_file, evaluate_timm
     from ssl_ebm.evaluation.probes.protocols import DEFAULT
-    from ssl_ebm.external import import_part, is_import_name
     from ssl_ebm.report.tables.probes import probe_table
+    from ssl_ebm.user_code import import_part, is_import_name
 
     common = {"protocols": [*DEFAULT, *(["sgd"] if options.sgd else [])], "force": options.force}
     if options.features:
@@ -260,7 +260,7 @@ def _evaluate_external(options: argparse.Namespace) -> int:
         images = (options.data or ["fashion_mnist"])[-1]
         data = load_config({"data": {"name": images}}, options.runs).data
         brought = import_part(images) if is_import_name(images) else None
-        out = options.out or f"runs/timm/{options.timm}-{data.name}"
+        out = options.out or f"runs/timm/{options.timm}-{data.name.rpartition(':')[2]}"
         weights = {"pretrained": options.pretrained, "checkpoint": options.checkpoint}
         record = evaluate_timm(options.timm, data, out=out, images=brought, device=options.device, **weights, **common)
     print(f"evaluated: {Path(out) / 'evaluation.json'}")
@@ -321,9 +321,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _objectives(options: argparse.Namespace) -> int:
-    from ssl_ebm.external import entry_points
     from ssl_ebm.objectives import PARTS, objective_arguments, objective_builder
     from ssl_ebm.objectives.catalogue import as_markdown, as_text, catalogue
+    from ssl_ebm.user_code import entry_points
 
     if options.name is not None:
         arguments = objective_arguments(options.name)

@@ -18,7 +18,6 @@ from ssl_ebm.config import Config, load_config
 from ssl_ebm.energies.canonical import CanonicalForm
 from ssl_ebm.energies.index import EnergyIndex
 from ssl_ebm.energies.pairwise import Energy, Factor, Side
-from ssl_ebm.external import MissingPart, Parts
 from ssl_ebm.generative.config import SAMPLERS, GenerativeConfig, build
 from ssl_ebm.generative.draw_images import Samples, chain_length, pair_energy, run_chains
 from ssl_ebm.generative.heads import Head, JointHead, LogitsHead
@@ -29,6 +28,7 @@ from ssl_ebm.networks.encoder import Encoder, build_encoder
 from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives import build_objective
 from ssl_ebm.run_directory import RunDirectory, load_tensors, save_tensors, write_json
+from ssl_ebm.user_code import MissingPart, Parts
 
 Images = Float[Tensor, "n c h w"]
 Others = Float[Tensor, "m c h w"]
@@ -340,5 +340,8 @@ def _refuse_needless(parts: Parts, config: Config) -> None:
 
 def _stored_projector(metadata: Mapping[str, str]) -> MLP:
     """The projector of a run whose objective is not there."""
-    fields = json.loads(metadata["objective"])["projector"]
-    return MLP(**fields | {"hidden": tuple(fields["hidden"])})
+    try:
+        fields = json.loads(metadata["objective"])["projector"]
+        return MLP(**fields | {"hidden": tuple(fields["hidden"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's weights do not say what projector it has ({error}): give its objective") from error

@@ -18,7 +18,6 @@ from ssl_ebm.cli import main
 from ssl_ebm.data.image_files import DataError
 from ssl_ebm.evaluation.energy import of_pairs
 from ssl_ebm.evaluation.evaluate import evaluate
-from ssl_ebm.external import MissingPart, Parts, import_part, is_import_name, part_name
 from ssl_ebm.report.compare import compare
 from ssl_ebm.report.samples import sample
 from ssl_ebm.run_directory import RunDirectory, load_checkpoint
@@ -26,6 +25,7 @@ from ssl_ebm.study import worker
 from ssl_ebm.study.plan import load_study, plan
 from ssl_ebm.study.results import study_results
 from ssl_ebm.study.state import config_file, write_configs
+from ssl_ebm.user_code import MissingPart, Parts, import_part, is_import_name, part_name
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text(), re.M | re.S)
@@ -324,6 +324,29 @@ def test_modules_that_are_given_stay_as_they_are(tmp_path):
         ssl_ebm.load(run)
 
 
+def test_images_are_sampled_and_energies_of_images_do_without_the_objective(run, tmp_path):
+    parts = {kind: part for kind, part in things().items() if kind != "views"}
+    picture = sample(run, **parts, count=2, steps=1, convert_batch_norm=True)
+    assert picture.path.is_file() and "adversarial" in picture.lines[0]
+    generative = {"head": {"name": "scalar"}, "sampler": {"name": "sgld", "steps": 1}, "chains": {"start": "noise"}}
+    x, models = torch.rand(3, 1, 16, 16), {}
+    for head in ("scalar", "joint"):
+        config = settings(tmp_path / head) | {"generative": {**generative, "head": {"name": head}}}
+        config["objective"] = {"name": IMPORT_NAMES["objective"], "projector": {"hidden_norm": False}}
+        path = ssl_ebm.pretrain(config, **{**things(), "objective": None})
+        models[head] = ssl_ebm.load(path, encoder=parts["encoder"])
+    assert models["scalar"].image_energy(x).isfinite().all()
+    with pytest.raises(MissingPart, match="the run's objective"):
+        models["joint"].image_energy(x, bank=x)
+    config["run_dir"] = str(tmp_path / "larger")
+    with pytest.raises(ValueError, match="must have the images' 16 pixels, got 18"):
+        ssl_ebm.pretrain(config, **{**things(), "objective": None, "views": larger_views})
+
+
+def larger_views(images, generator):
+    return torch.nn.functional.pad(images, (1, 1, 1, 1))[None].repeat(2, 1, 1, 1, 1) / 255
+
+
 class Flat(torch.nn.Module):
     num_features = 7
 
@@ -357,6 +380,14 @@ def test_what_is_wrong_with_a_part_is_said(parts, message, tmp_path):
     parts = {"data": import_part("my_data:shapes")(90), "encoder": import_part("my_encoders:Convolution"), **parts}
     with pytest.raises((ValueError, TypeError), match=message):
         trained(tmp_path / "run", parts=parts)
+
+
+def test_a_timm_model_is_probed_on_ones_own_images(tmp_path, capsys):
+    command = ["evaluate", "--timm", "test_resnet", "--no-pretrained", "data.image_size=16", "--device", "cpu"]
+    assert main([*command, "--data", IMPORT_NAMES["data"], "--out", str(tmp_path / "timm")]) == 0
+    record = json.loads((tmp_path / "timm" / "evaluation.json").read_text())
+    assert record["protocol"]["data"]["name"] == IMPORT_NAMES["data"] and record["protocol"]["sizes"]["test"] == 60
+    assert main([*command, "--data", "nothing:here"]) == 2 and "nothing:here cannot" in capsys.readouterr().err
 
 
 def test_names_of_parts():

@@ -27,8 +27,8 @@ LAYERS = (  # from top to bottom: a file imports from entries below its own, and
     "optim",
     "run_directory",
     "distributed",
-    "external",
     "registry",
+    "user_code",
 )
 
 MODULES = {

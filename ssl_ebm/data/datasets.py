@@ -22,8 +22,8 @@ from ssl_ebm.data.from_dataset import to_images
 from ssl_ebm.data.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
 from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.data.stratified import stratified_sample
-from ssl_ebm.external import entry_points, is_external
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import entry_points, is_external
 
 SPLIT_FOLDERS = {
     "train": "train",

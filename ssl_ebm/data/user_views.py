@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ssl_ebm.data.views import PRESETS, MultiCrop, Views, create_views
-from ssl_ebm.external import entry_points, is_external, part_name
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import entry_points, is_external, part_name
 
 TOLERANCE = 1e-3  # beyond [0, 1], of interpolation
 

@@ -49,13 +49,13 @@ from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.features.health import health
 from ssl_ebm.evaluation.probes.protocols import evaluate_bank
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
-from ssl_ebm.external import MissingPart, Parts, is_external
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.networks.encoder import Encoder, EncoderConfig, build_encoder
 from ssl_ebm.objectives import FAMILIES, create_objective
 from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
+from ssl_ebm.user_code import MissingPart, Parts, is_external
 
 GALLERY_QUERIES, GALLERY_SIZE = 8, 7  # images in the report, and neighbours of each
 VERSION = 5  # of the protocol; a change makes stored baselines stale
@@ -147,7 +147,8 @@ def _evaluate(
         "ood": outlier_detection(model, bank, splits, beta=beta),
         "image": image_measures(model, splits, run.read_metrics()),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
-        "config": dataclasses.asdict(model.config),
+        "config": dataclasses.asdict(model.config)
+        | {"data": _settings(model.config.data), "encoder": _settings(model.config.encoder)},
     }
     if results["image"] is not None:
         for name, found in results["image"].pop("ood").items():
@@ -294,7 +295,8 @@ def baselines(
         size, channels = splits.image_size, splits.in_chans
         return build_encoder(config.encoder, encoder, in_chans=channels, image_size=size, **statistics)
 
-    shared = {"version": VERSION, "data": _settings(config.data), "views": config.views}
+    data = {name: value for name, value in _settings(config.data).items() if name != "root"}
+    shared = {"version": VERSION, "data": data, "views": config.views}
     if is_external(config.views):  # two functions may have one name
         shared["pixels"] = _digest(views)
     of_encoder = {"encoder": _settings(config.encoder), "seed": config.seed}
@@ -309,8 +311,8 @@ def baselines(
 
 
 def _settings(section: DataConfig | EncoderConfig) -> dict[str, Any]:
-    """What baselines depend on; keys that only sections of the user's own set are left out where they are not set."""
-    unset = ["root", *(key for key in ("external", "fingerprint") if not getattr(section, key, ""))]
+    """A section as results record it: without the keys of the user's own parts where it has none."""
+    unset = [key for key in ("external", "fingerprint") if not getattr(section, key, "")]
     unset += ["kwargs"] if isinstance(section, DataConfig) and not section.kwargs else []
     return {name: value for name, value in dataclasses.asdict(section).items() if name not in unset}
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_ebm.external import is_external
 from ssl_ebm.networks.stem import adapt_stem, choose_patch, find_downsampling, total_stride
 from ssl_ebm.networks.user_backbone import create_backbone, installed_backbone
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import is_external
 
 
 @dataclass(frozen=True, kw_only=True)

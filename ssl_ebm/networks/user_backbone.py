@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import timm
 from torch import Tensor, nn
 
-from ssl_ebm.external import entry_points, part_name
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import entry_points, part_name
 
 
 @runtime_checkable

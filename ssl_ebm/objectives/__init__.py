@@ -11,7 +11,6 @@ from typing import Any, overload
 
 from torch import nn
 
-from ssl_ebm.external import entry_points, is_external, part_name
 from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives.from_config import PARTS, change_parts, custom
 from ssl_ebm.objectives.from_module import FromModule, PlainObjective
@@ -47,6 +46,7 @@ from ssl_ebm.objectives.presets.regularized import (
 )
 from ssl_ebm.objectives.presets.supervised import supervised
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import entry_points, is_external, part_name
 
 __all__ = [
     "FAMILIES",

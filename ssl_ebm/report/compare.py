@@ -19,7 +19,6 @@ import numpy as np
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import DataConfig
 from ssl_ebm.evaluation.evaluate import evaluate
-from ssl_ebm.external import Parts
 from ssl_ebm.report.page.page import page
 from ssl_ebm.report.runs import Run, Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
@@ -28,6 +27,7 @@ from ssl_ebm.report.tables.markdown import markdown
 from ssl_ebm.report.tables.measures import COLUMNS, sheets
 from ssl_ebm.report.tables.text import Row, plain_text
 from ssl_ebm.run_directory import RunDirectory, write_atomically, write_json
+from ssl_ebm.user_code import Parts
 
 
 @dataclass(frozen=True, eq=False)

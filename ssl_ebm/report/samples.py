@@ -20,11 +20,11 @@ from ssl_ebm.data.splits import Images
 from ssl_ebm.evaluation.energy.of_pairs import evenly_spaced
 from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.features.frechet import frechet_distance
-from ssl_ebm.external import MissingPart, Parts
 from ssl_ebm.generative.draw_images import Samples
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
 from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically
+from ssl_ebm.user_code import MissingPart, Parts
 
 GAP = 2  # white pixels between images
 LEAST_SIDE = 40  # pixels that an image is enlarged to

@@ -12,7 +12,6 @@ from statistics import median
 
 import torch
 
-from ssl_ebm.external import Parts
 from ssl_ebm.run_directory import RunDirectory
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, plan, trials
 from ssl_ebm.study.processes import Slot
@@ -20,6 +19,7 @@ from ssl_ebm.study.state import EVALUATED, MISSING, STOPPED, TRAINED, places_of,
 from ssl_ebm.training.loop import update
 from ssl_ebm.training.run import prepare
 from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts
 
 WARM_UP, TIMED = 3, 10  # updates
 

@@ -12,10 +12,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssl_ebm.config import Config, compose, load_config, read_mapping
-from ssl_ebm.external import Parts, entry_points, is_import_name
 from ssl_ebm.objectives import build_objective, list_objectives
 from ssl_ebm.registry import unknown_name
 from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts, entry_points, is_import_name
 
 
 @dataclass(frozen=True, kw_only=True)

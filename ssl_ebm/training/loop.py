@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from ssl_ebm import distributed
 from ssl_ebm.config import Config, load_config, save_config
-from ssl_ebm.external import Parts
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.heads import drop_frozen_gradients
 from ssl_ebm.objectives import Step
@@ -29,6 +28,7 @@ from ssl_ebm.training.interrupt import Interrupt
 from ssl_ebm.training.monitor import Monitor
 from ssl_ebm.training.run import OnMeasure, Run, describe, prepare, roll_back, save
 from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts
 
 MAX_SKIPPED = 10  # updates in a row with a non-finite gradient before the run stops
 

@@ -19,7 +19,6 @@ from ssl_ebm.data.splits import Splits
 from ssl_ebm.data.user_views import UserViews, build_views
 from ssl_ebm.data.views import MultiCrop, Views
 from ssl_ebm.devices import Compute, choose_compute
-from ssl_ebm.external import Parts
 from ssl_ebm.generative.term import Generative
 from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.networks.joint_embedding import JointEmbedding
@@ -28,6 +27,7 @@ from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.objectives.from_module import FromModule
 from ssl_ebm.optim import create_optimizer
 from ssl_ebm.run_directory import RunDirectory, load_checkpoint, save_checkpoint, save_tensors
+from ssl_ebm.user_code import Parts
 
 
 @runtime_checkable

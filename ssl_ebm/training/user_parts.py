@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssl_ebm.config import Config
-from ssl_ebm.external import GROUPS, Parts, import_part, is_import_name, part_name
 from ssl_ebm.networks.encoder import EncoderConfig
+from ssl_ebm.user_code import GROUPS, Parts, import_part, is_import_name, part_name
 
 
 def named_parts(config: Config) -> Parts:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_ebm.energies import Cosine, Dot
-from ssl_ebm.networks import MLP, Embeddings, HeadSpec
+from ssl_ebm.networks import Embeddings, HeadSpec
+from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives import Objective, PlainObjective, Step, build_objective, create_objective, list_objectives
 from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.objectives.from_module import FromModule
