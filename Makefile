@@ -1,13 +1,18 @@
 # make quickstart   pretrain, evaluate and compare three objectives on Fashion-MNIST
-# make test         everything CI checks
+# make test         lint, types and the tests that are not marked slow
+# make test-all     the slow tests too: everything that CI checks
+# make lint         style of the code, by ruff
+# make types        annotations, by mypy
+# make clean        remove the runs of the quickstart
 
 VENV    ?= .venv
 PYTHON  ?= python3
 BIN     := $(VENV)/bin
 RUNS    := runs/quickstart
 CONFIGS := simclr siglip vicreg
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: help install data quickstart test lint types clean
+.PHONY: help install data quickstart lint types test test-all clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,10 +49,17 @@ quickstart: data
 	done
 	@$(BIN)/ssl-ebm compare $(addprefix $(RUNS)/,$(CONFIGS))
 
-test: data
+lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
 	@$(BIN)/mypy
-	@$(BIN)/pytest
+
+test: lint types data
+	@$(PYTEST)
+
+test-all: lint types data
+	@$(PYTEST) -m ''
 
 clean:
 	rm -rf $(RUNS)

@@ -8,7 +8,6 @@ kNN: cosine, k = 20, T = .07, bank of the 60,000 training images, 10,000 test im
 views of 2,000 test images against those of different images, for each anchor and over all. MI: InfoNCE's bound
 on the mutual information of the two views among those 2,000 images, in nats, by the canonical energy (calibrated on
 10,000 training images); at most log 2000 = 7.6. The untrained encoder is the same network at its initial weights.
-simclr.yaml is the long recipe: here it has the others' encoder and length.
 """
 
 from __future__ import annotations
@@ -34,12 +33,6 @@ from ssl_ebm.evaluation.probes.knn import knn_grid
 from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
 
-SHARED = [
-    "encoder.kwargs={layers: [1,1,1,1], channels: [16,32,64,128]}",
-    "encoder.output_stride=16",
-    "optimizer.warmup_epochs=0.1",
-    "training.batch_size=128",
-]
 PAIRS, BANK = 2000, 10000  # images whose two views verify, and calibrate, an energy
 
 
@@ -47,7 +40,6 @@ def train(name: str, runs: Path, epochs: float) -> Path:
     """The run of a preset; trained if it is not there, continued if it was stopped."""
     run = runs / name
     overrides = [f"run_dir={run}", f"training.epochs={epochs}", "training.knn_every_epochs=0"]
-    overrides += SHARED if name == "simclr" else []
     if (run / "encoder.safetensors").is_file():
         finished = json.loads((run / "finished.json").read_text()) if (run / "finished.json").is_file() else None
         if finished == epochs:
@@ -135,7 +127,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/catalogue"))
     options = parser.parse_args()
     names = options.objectives or ssl_ebm.list_objectives()
-    splits = ssl_ebm.load_data(ssl_ebm.load_config("configs/fashion_mnist/simclr.yaml").data)
+    splits = ssl_ebm.load_data(ssl_ebm.load_config("configs/fashion_mnist/base.yaml").data)
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
         run = train(name, options.runs, options.epochs)

@@ -24,9 +24,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ssl_ebm.evaluation.student import t_quantile
 from ssl_ebm.study import statistics
-from ssl_ebm.study.statistics import ALPHA, Analysis, analyse
+from ssl_ebm.study.statistics import ALPHA, Analysis, analyse, t_quantile
 
 ACCURACY = 0.9
 OWN, NOISE = 0.5, 0.35  # standard deviations of margins, beside 1 of what is shared

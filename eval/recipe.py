@@ -1,6 +1,6 @@
 """Search a recipe on the validation split: short pretrainings, kNN and linear probe on validation; test is never read.
 
-    python eval/recipe.py configs/fashion_mnist/simclr.yaml --seconds 120 "" "objective.temperature=0.5"
+    python eval/recipe.py configs/recipes/fashion_mnist_simclr_15min.yaml --seconds 120 "" "objective.temperature=0.5"
 
 Each argument is one candidate: overrides of the config, separated by blanks; "" is the config itself. Every candidate
 trains for the same number of seconds (measured on its own first updates), so a faster network sees more images.

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import ssl_ebm
-from ssl_ebm.training.loop import measure, update
+from ssl_ebm.training.loop import update
 from ssl_ebm.training.monitor import Monitor
 from ssl_ebm.training.run import Run, prepare
 
@@ -57,13 +57,13 @@ def bare_backbone(run: Run) -> Callable[[int], None]:
 
 def whole_loop(run: Run) -> Callable[[int], None]:
     """What `ssl-ebm pretrain` does each update, metrics every tenth included."""
-    monitor = Monitor(run.splits, run.model.encoder, run.compute)
+    monitor = Monitor(run)
 
     def steps(count: int) -> None:
         for _ in range(count):
             step, embeddings = update(run, run.model)
             run.step += 1
-            measure(run, monitor, step, embeddings)
+            monitor.measure(step, embeddings)
 
     return steps
 

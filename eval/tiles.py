@@ -23,13 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from ssl_ebm.softplus import softplus
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_ebm.energies.pairwise import Cosine
-from ssl_ebm.energies.tiled import kernels as reductions
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import Comparison, EnergyMatrix, Pairs, SameKey
 
 try:
     from lightly.loss import NTXentLoss
@@ -43,10 +41,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 energy = Cosine(temperature=TEMPERATURE)
 
 
+def views_of_image(images: int) -> Pairs:
+    """Every view of two with both views of its image, as `BatchNegatives` lists them."""
+    row = torch.arange(2 * images)
+    return Pairs(row.repeat(2), torch.cat([row % images, row % images + images]))
+
+
 def ntxent(a: Tensor, b: Tensor) -> Tensor:
     """softplus(E⁺ + log Σ_n exp(-E⁻)) over the other images of both views."""
-    z, key = torch.cat([a, b]), torch.arange(len(a)).repeat(2)
-    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
+    z = torch.cat([a, b])
+    negative = EnergyMatrix(energy, z, z, excluded=views_of_image(len(a)), symmetric=True)
     return F.softplus(energy.paired(z, torch.cat([b, a])) + negative.logsumexp()).mean()
 
 
@@ -73,10 +77,10 @@ def ntxent_limit(a: Tensor, b: Tensor) -> Tensor:
 def supcon(a: Tensor, b: Tensor) -> Tensor:
     """mean_p E⁺ + log Σ exp(-E) over all others, ten classes."""
     z, key = torch.cat([a, b]), (torch.arange(len(a)) % CLASSES).repeat(2)
-    itself = torch.arange(len(z))
-    positive = EnergyMatrix(energy, z, z, keys=(key, key), same=True, itself=itself, symmetric=True)
-    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
-    return (positive.mean_energy() + positive.union(negative).logsumexp()).mean()
+    same, itself = SameKey(key, key), Pairs(torch.arange(len(z)), torch.arange(len(z)))
+    compared = Comparison(anchors=z, positives=same, candidates=z, excluded=same, itself=itself, symmetric=True)
+    positive, negative = compared.rows(energy)
+    return (positive.mean_energy() + positive.logsumexp_with(negative)).mean()
 
 
 def supcon_dense(a: Tensor, b: Tensor) -> Tensor:
@@ -90,8 +94,8 @@ def supcon_dense(a: Tensor, b: Tensor) -> Tensor:
 
 def dcl(a: Tensor, b: Tensor) -> Tensor:
     """E⁺ + log Σ_n exp(-E⁻)."""
-    z, key = torch.cat([a, b]), torch.arange(len(a)).repeat(2)
-    negative = EnergyMatrix(energy, z, z, keys=(key, key), symmetric=True)
+    z = torch.cat([a, b])
+    negative = EnergyMatrix(energy, z, z, excluded=views_of_image(len(a)), symmetric=True)
     return (energy.paired(z, torch.cat([b, a])) + negative.logsumexp()).mean()
 
 
@@ -105,10 +109,10 @@ def dcl_dense(a: Tensor, b: Tensor) -> Tensor:
 def siglip(a: Tensor, b: Tensor) -> Tensor:
     """softplus(E⁺ - bias) + Σ_n softplus(bias - E⁻), temperature and bias learned."""
     learned, bias = Cosine(temperature=TEMPERATURE, learnable=True), torch.tensor(-10.0, requires_grad=True)
-    key = torch.arange(len(a))
-    negative = EnergyMatrix(learned, a, b, keys=(key, key))
-    repelled = negative.mean(lambda e, shift: softplus(shift - e), bias) * negative.count
-    return (softplus(learned.paired(a, b) - bias) + repelled).mean()
+    image = torch.arange(len(a))
+    negative = EnergyMatrix(learned, a, b, excluded=Pairs(image, image))
+    repelled = negative.mean(lambda e, shift: F.softplus(shift - e), bias) * negative.count
+    return (F.softplus(learned.paired(a, b) - bias) + repelled).mean()
 
 
 def siglip_dense(a: Tensor, b: Tensor) -> Tensor:
@@ -118,13 +122,8 @@ def siglip_dense(a: Tensor, b: Tensor) -> Tensor:
 
 
 def queue(a: Tensor, b: Tensor) -> Tensor:
-    """Row by row log Σ exp(-E) over a queue without gradient: fused attention where there is one, else tiles."""
+    """Row by row log Σ exp(-E) over a queue without gradient."""
     return EnergyMatrix(energy, a, b.detach()).logsumexp().mean()
-
-
-def queue_tiles(a: Tensor, b: Tensor) -> Tensor:
-    rows = EnergyMatrix(energy, a, b.detach())
-    return reductions.logsumexp(rows._sorted, rows._tiles, safe=True, whole=False).mean()
 
 
 def queue_dense(a: Tensor, b: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ CONTENDERS: dict[str, dict[str, Loss]] = {
     "supcon": {"tiles": supcon, "dense": supcon_dense},
     "dcl": {"tiles": dcl, "dense": dcl_dense},
     "siglip": {"tiles": siglip, "dense": siglip_dense},
-    "queue": {"chosen": queue, "tiles": queue_tiles, "dense": queue_dense, "limit": queue_limit},
+    "queue": {"tiles": queue, "dense": queue_dense, "limit": queue_limit},
 }
 if NTXentLoss is None:
     del CONTENDERS["ntxent"]["lightly"]

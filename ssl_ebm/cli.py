@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import logging
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 DESCRIPTION = """\
 Self-supervised representation learning framed as energy-based models.
@@ -17,18 +20,19 @@ Self-supervised representation learning framed as energy-based models.
   ssl-ebm evaluate runs/quickstart/simclr                kNN, linear probe, energies
   ssl-ebm compare runs/quickstart/*                      one table, one report.html
   ssl-ebm study configs/studies/quick.yaml               several objectives and seeds, with statistics
-  ssl-ebm sample runs/fashion_mnist/ebm                  images drawn from a run's energy
+  ssl-ebm sample runs/generative/ebm                     images drawn from a run's energy
   ssl-ebm export runs/quickstart/simclr encoder.safetensors
   ssl-ebm objectives                                     what there is to train with
 """
 
 PRETRAIN = """\
-Pretrain an encoder as a YAML file says. Any key can be changed on the command line:
+Pretrain an encoder as a YAML file says. Any key can be changed on the command line, and any part replaced whole:
 
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml run_dir=runs/warm objective.temperature=0.5 seed=1
   ssl-ebm pretrain configs/fashion_mnist/simclr.yaml data.name=folder data.root=photos data.image_size=64 \\
       views.name=simclr run_dir=runs/photos
+  ssl-ebm pretrain configs/fashion_mnist/simclr.yaml 'encoder={name: resnet34}' run_dir=runs/resnet34
 
 The run directory gets config.yaml (resolved), metrics.jsonl (loss, energies, rank, speed, kNN), checkpoints/, and
 encoder.safetensors. An interrupted run goes on with --resume, as if it had never stopped. With several GPUs:
@@ -83,9 +87,9 @@ SAMPLE = """\
 Draw images from a run's energy by its own sampler, into RUN/samples: chains from noise, chains from images, and chains
 from noise that an image lowers the energy of, E(x, ·). The first two need a section generative in the config:
 
-  ssl-ebm pretrain configs/fashion_mnist/ebm.yaml
-  ssl-ebm sample runs/fashion_mnist/ebm
-  ssl-ebm sample runs/fashion_mnist/ebm --count 500 --judge runs/quickstart/simclr       and its Fréchet distance
+  ssl-ebm pretrain configs/generative/ebm.yaml
+  ssl-ebm sample runs/generative/ebm
+  ssl-ebm sample runs/generative/ebm --count 500 --judge runs/quickstart/simclr       and its Fréchet distance
   ssl-ebm sample runs/quickstart/simclr --convert-batch-norm     adversarial: never trained on what it then finds
 """
 
@@ -110,6 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line on stderr and exit code 2."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    logger, terminal = logging.getLogger("ssl_ebm"), _Terminal()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(terminal)
     try:
         return _COMMANDS[options.command](options)
     except KeyboardInterrupt as interrupt:
@@ -120,6 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ssl-ebm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    finally:
+        logger.removeHandler(terminal)
+
+
+class _Terminal(logging.Handler):
+    """Writes messages above the progress bars: warnings to stderr, others to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+        stream.flush()
 
 
 def _add_parts(command: argparse.ArgumentParser, *kinds: str, action: str = "store", trust: bool = True) -> None:

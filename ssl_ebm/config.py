@@ -1,4 +1,4 @@
-"""One YAML file is one run: the owners' dataclasses composed, merged with `a.b=c` overrides, strictly."""
+"""The config of a run: dataclasses filled from a YAML file, the base that it names, and `a.b=c` overrides, strictly."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from ssl_ebm.data.datasets import DataConfig
 from ssl_ebm.generative.config import GenerativeConfig
@@ -100,45 +100,114 @@ class Config:
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """A config from a YAML file or a mapping, with overrides such as `optimizer.lr=3e-4`.
+    """The config of a run, from a YAML file or a mapping, changed by overrides such as `optimizer.lr=3e-4`.
+
+    A file may name another as its `base` (`read_run`); `compose` says what an override replaces.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not YAML; an unknown key, or a value that does not fit; named with the remedy.
+        FileNotFoundError: The file, or its base, does not exist.
+        ValueError: A file is not YAML; a key is unknown, or a value does not fit; named with the remedy.
     """
-    return compose(Config, read_mapping(source), overrides)
+    return compose(Config, read_run(source), overrides)
 
 
 Owner = TypeVar("Owner")
 
 
 def compose(owner: type[Owner], loaded: Mapping[str, Any], overrides: Sequence[str] = ()) -> Owner:
-    """A dataclass, and the dataclasses in it, from nested mappings and `a.b=c` overrides.
+    """A dataclass, and the dataclasses in it, from nested mappings changed by `a.b=c` overrides, one after the other.
+
+    An override replaces the value of its key: `encoder={name: vit_tiny_patch16_224}` leaves nothing of the encoder
+    before, `encoder.name=resnet34` changes one key. Its text is read as YAML, but where the field is of type str: there
+    `data.root=007`, `data.root=off` and `data.root=null` are taken as they stand. In any value, of an override or a
+    file, `${objective.name}` stands for that key's value.
 
     Raises:
-        ValueError: An unknown key, or a value that does not fit; named with the remedy.
+        ValueError: A key is unknown, or a value does not fit; named with the remedy.
     """
+    mapping = dict(loaded)
     for override in overrides:
-        if "=" not in override:
+        key, equals, text = override.partition("=")
+        if not equals:
             raise ValueError(f"an override must be key=value, e.g. optimizer.lr=3e-4, got {override!r}")
+        mapping = replace_value(mapping, key, _override_value(owner, key, text))
+    _require_known_keys(owner, mapping)
     try:
-        changes = OmegaConf.from_dotlist(list(overrides))
-        given = OmegaConf.merge(OmegaConf.create(dict(loaded)), changes)
-        merged = OmegaConf.merge(OmegaConf.structured(owner), given)
-        composed = OmegaConf.to_object(merged)
-    except ConfigKeyError as error:
-        raise ValueError(_unknown_key(owner, str(error.full_key))) from None
+        composed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(owner), OmegaConf.create(mapping)))
     except OmegaConfBaseException as error:
         raise ValueError(f"config key {error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(composed, owner)
     return composed
 
 
-def read_mapping(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """What a YAML file holds, or a copy of the mapping.
+def read_run(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a run: a YAML file's, merged over those of the file that it names as its `base`; or a mapping's.
+
+    A base is relative to the file that names it, and has no base itself.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file, or its base, does not exist.
+        ValueError: A file is not YAML or has an unknown key; a base names a base, or stands in a mapping.
+    """
+    if isinstance(source, Mapping):
+        if "base" in source:
+            raise ValueError(f"only a file may name a base: merge the mapping with {source['base']!r} yourself")
+        return dict(source)
+    changes = _read_run_file(source)
+    if "base" not in changes:
+        return changes
+    name = changes.pop("base")
+    if not isinstance(name, str):
+        raise ValueError(f"{source}: base must be the name of a file, got {name!r}")
+    path = Path(source).parent / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{source}: there is no base {path}: it must be relative to the file that names it")
+    base = _read_run_file(path)
+    if "base" in base:
+        raise ValueError(f"{source}: base {path} names a base itself, {base['base']!r}: only one level is allowed")
+    return merge(base, changes)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings with changes, key by key; a part that gets another `name` is replaced whole.
+
+    So no argument of the base's encoder, views, objective, sampler, ... reaches another one. `data` and `optimizer`
+    are always changed key by key: their keys mean the same under every name.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in before and "name" in value and before["name"] != value["name"]
+            if key in ("data", "optimizer") or not renamed:
+                value = merge(before, value)
+        merged[key] = value
+    return merged
+
+
+def replace_value(mapping: Mapping[str, Any], key: str, value: Any, parents: str = "") -> dict[str, Any]:
+    """A copy of nested mappings in which the dotted key has this value, and nothing of what it had before.
+
+    Raises:
+        ValueError: The key held a part with a `name`, and its replacement has none.
+    """
+    first, _, rest = key.partition(".")
+    before = mapping.get(first)
+    if rest:
+        value = replace_value(before if isinstance(before, Mapping) else {}, rest, value, f"{parents}{first}.")
+    elif isinstance(before, Mapping) and isinstance(value, Mapping) and "name" in before and "name" not in value:
+        raise ValueError(
+            f"{parents}{key}={value} replaces {before['name']} and must have a name; to change one key of it, "
+            f"write {parents}{key}.{next(iter(value), 'KEY')}=..."
+        )
+    return {**mapping, first: value}
+
+
+def read_mapping(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a YAML file, or a copy of the mapping.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
         ValueError: The file is not YAML, or holds no mapping.
     """
     if isinstance(source, Mapping):
@@ -156,18 +225,42 @@ def read_mapping(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items()}
 
 
-def _unknown_key(owner: Any, full_key: str) -> str:
-    *parents, last = full_key.split(".")
-    for parent in parents:
-        owner = next(_section(f) for f in dataclasses.fields(owner) if f.name == parent)
-    valid = [f.name for f in dataclasses.fields(owner)]
-    prefix = "".join(parent + "." for parent in parents)
-    return unknown_name("config key", prefix + last, [prefix + name for name in valid])
+def _read_run_file(path: str | Path) -> dict[str, Any]:
+    mapping = read_mapping(path)
+    try:
+        _require_known_keys(Config, {key: value for key, value in mapping.items() if key != "base"})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return mapping
 
 
-def _section(field: dataclasses.Field[Any]) -> Any:
-    """The dataclass of a section, also where it is absent by default."""
-    return GenerativeConfig if field.name == "generative" else field.default_factory
+def _require_known_keys(owner: Any, mapping: Mapping[str, Any], parents: str = "") -> None:
+    types = _field_types(owner)
+    for key, value in mapping.items():
+        if key not in types:
+            raise ValueError(unknown_name("config key", f"{parents}{key}", [parents + name for name in types]))
+        if dataclasses.is_dataclass(types[key]) and isinstance(value, Mapping):
+            _require_known_keys(types[key], value, f"{parents}{key}.")
+
+
+def _field_types(owner: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass; of a section that may be null, the section's own dataclass."""
+    types = get_type_hints(owner)
+    return {name: next(filter(dataclasses.is_dataclass, get_args(kind)), kind) for name, kind in types.items()}
+
+
+def _override_value(owner: Any, key: str, text: str) -> Any:
+    """What the text of an override stands for, by the type of its field."""
+    kind = owner
+    for part in key.split("."):
+        kind = _field_types(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    if kind is str:
+        return text
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore
+    except Exception as error:
+        raise ValueError(f"{key}={text} is not valid YAML: {str(error).splitlines()[0]}") from None
+    return text if kind == (str | None) and value is not None else value
 
 
 def save_config(config: Config, path: Path) -> None:

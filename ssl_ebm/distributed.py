@@ -50,6 +50,14 @@ def barrier() -> None:
         dist.barrier()
 
 
+def average_over_ranks(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network, with gradients averaged over ranks in the backward pass; buffers are each rank's own."""
+    if not is_distributed():
+        return network
+    ids = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+
 def gather(x: Tensor, dim: int = 0) -> Tensor:
     """Concatenate `x` of all ranks along `dim`, in rank order; differentiable, gradients summed over ranks."""
     if not is_distributed():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
@@ -18,12 +17,9 @@ from ssl_ebm.config import Config, load_config
 from ssl_ebm.energies.canonical import CanonicalForm
 from ssl_ebm.energies.index import EnergyIndex
 from ssl_ebm.energies.pairwise import Energy, Factor, Side
-from ssl_ebm.generative.config import SAMPLERS, GenerativeConfig, build
-from ssl_ebm.generative.draw_images import Samples, chain_length, pair_energy, run_chains
-from ssl_ebm.generative.heads import Head, JointHead, LogitsHead
-from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.draw_images import Samples, TrainedEnergies, draw_images
+from ssl_ebm.generative.heads import Head
 from ssl_ebm.generative.term import create_head
-from ssl_ebm.networks.batch_norm import convert_batch_norm as convert
 from ssl_ebm.networks.encoder import Encoder, build_encoder
 from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives import build_objective
@@ -127,16 +123,10 @@ class EnergyModel(nn.Module):
         Raises:
             ValueError: The run trained no generative head, or the joint head has no bank.
         """
-        return self._image_energy(bank)(x.to(self.device))
+        return self._energies().of_images(bank)(x.to(self.device))
 
-    def _image_energy(self, bank: Others | None) -> ImageEnergy:
-        if self.head is None:
-            raise ValueError("the run has no energy of single images: train one with a section generative")
-        projections = None if bank is None or not isinstance(self.head, JointHead) else self._embed(bank).detach()
-        return ImageEnergy(self.encoder, self.projector, self.head, bank=projections)
-
-    def _embed(self, x: Images) -> Float[Tensor, "n dim"]:
-        return self.projector(self.encoder.at_any_size(x.to(self.device))).float()
+    def _energies(self) -> TrainedEnergies:
+        return TrainedEnergies(self.encoder, self.projector, self.scorer, self.head)
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -172,61 +162,25 @@ class EnergyModel(nn.Module):
             steps: Of each chain; None: from noise as many as a chain of the training lives, else a call's.
             seed: Of noise and steps.
             convert_batch_norm: Let BatchNorm be what it is in eval mode, a fixed affine map.
-            progress: Told after each round how many steps it was.
+            progress: Told after each step that it was one.
 
         Raises:
             ValueError: Nothing to sample from, images out of range, a BatchNorm, or chains that diverge.
         """
-        if convert_batch_norm:
-            model = copy.deepcopy(self)
-            convert(model, "affine")
-            return model.sample(
-                n, x0=x0, given=given, label=label, bank=bank, steps=steps, seed=seed, progress=progress
-            )
-        settings = self.config.generative or GenerativeConfig()
-        sampler = build("sampler", SAMPLERS, settings.sampler)
-        if given is not None and label is not None:
-            raise ValueError("sample takes given images or a label, not both")
-        start = next((x for x in (x0, given) if x is not None), None)
-        count = n if n is not None else len(start) if start is not None else 0
-        if count < 1 or (start is not None and len(start) != count) or (given is not None and len(given) != count):
-            raise ValueError(f"sample needs n >= 1, and x0 and given of n images each, got n={n}")
-        generator = torch.Generator(self.device).manual_seed(seed)
-        if x0 is None:
-            x0 = torch.rand(count, *self.sample_shape, generator=generator, device=self.device)
-            steps = steps or chain_length(sampler, self.config.generative)
-        energy: Callable[[Tensor], Tensor]
-        networks: tuple[nn.Module, ...] = (self.encoder, self.projector)
-        if given is not None:
-            energy = pair_energy(self._embed, self.scorer, given)
-        elif label is not None:
-            energy = self._class_energy(label)
-        else:
-            energy = image_energy = self._image_energy(bank)
-            networks = (image_energy,)
-        return run_chains(
-            energy,
-            x0.to(self.device),
-            sampler,
-            *networks,
-            steps=steps or sampler.steps,
-            adversarial=given is not None and self.head is None,
-            generator=generator,
+        energies = self._energies()
+        return draw_images(
+            energies.without_batch_norm() if convert_batch_norm else energies,
+            self.config.generative,
+            self.sample_shape,
+            n=n,
+            x0=x0,
+            given=given,
+            label=label,
+            bank=bank,
+            steps=steps,
+            seed=seed,
             progress=progress,
         )
-
-    def _class_energy(self, label: int) -> Callable[[Tensor], Tensor]:
-        head = self.head
-        if not isinstance(head, LogitsHead):
-            raise ValueError("a label is sampled from E(x, y): train with generative.head=logits")
-
-        def energy(x: Tensor) -> Tensor:
-            logits = self._embed(x)
-            if not 0 <= label < logits.shape[1]:
-                raise ValueError(f"label must be in [0, {logits.shape[1] - 1}], got {label}")
-            return head.label_energy.energy(logits, torch.full((len(x),), label, device=x.device))
-
-        return energy
 
     def canonical(self, bank: Float[Tensor, "2 n c h w"]) -> EnergyModel:
         """This model with a canonical energy, -log p(x, y) / (p(x) p(y)) in nats: comparable over objectives.

@@ -86,6 +86,11 @@ class RunDirectory:
         lines = self.metrics.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Write one line to metrics.jsonl."""
+        with open(self.metrics, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of steps after `step`, which a resumed run writes again."""
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from example_runs import gallery, write_run
+from example_runs import gallery, roc, write_run
 from PIL import Image
 
 from ssl_ebm.evaluation.features.bank import Bank, Split
@@ -14,12 +14,6 @@ AUGMENTATIONS = ("crop", "color_jitter", "blur")
 OUTLIERS = ("digits", "noise", "uniform", "textures")
 
 
-def roc(auroc):
-    """A curve of this area: tpr = fpr^a has the area 1 / (1 + a)."""
-    fpr = np.concatenate(([0.0], np.logspace(-4, 0, 40)))
-    return {"fpr": fpr.tolist(), "tpr": (fpr ** (1 / auroc - 1)).tolist()}
-
-
 def extend(run, *, accuracy=0.9, auroc=0.9, seconds=100.0, seed=0):
     """Add every optional part to a run's evaluation.json; its bank, mistakes and samples; returns the run."""
     random = np.random.default_rng(seed)
@@ -27,17 +21,20 @@ def extend(run, *, accuracy=0.9, auroc=0.9, seconds=100.0, seed=0):
     results = json.loads(path.read_text())
     for kind, row in results["rows"].items():
         own = accuracy if kind == "encoder" else 0.7
-        row["ridge"] = {"strengths": [1.0], "validation": [own], "strength": 1.0, "test": {"top1": own - 0.01}}
+        row["ridge"] = {
+            **{"protocol": "ridge", "strength": 1.0, "at_edge": False, "strengths": [0.1, 1.0, 10.0]},
+            **{"validation": [own - 0.1, own, own - 0.1], "unseen_classes": []},
+            "test": row["linear"]["test"] | {"top1": own - 0.01, "ece": None, "nll": None},
+        }
         row["few_shot"] = {
-            str(n): {"accuracies": [own - 0.3 / n], "mean": own - 0.3 / n, "std": 0.01} for n in (1, 5, 10, 100)
+            str(n): {"accuracies": [own - 0.3 / n], "mean": own - 0.3 / n, "std": 0.01, "short_classes": 0}
+            for n in (1, 5, 10, 100)
         }
         row["clusters"] = {"nmi": own - 0.3, "ari": own - 0.4, "accuracy": own - 0.2}
         steep = 0.05 + 0.1 * random.random()
         spectrum = np.exp(-steep * np.arange(64))
         row["health"] |= {"alpha_req": 1.1, "lidar": 30.0, "spectrum": (spectrum / spectrum.sum()).tolist()}
-        row["energy"]["roc"] = roc(auroc)
     energy = results["energy"]
-    energy["trained"]["roc"], energy["features"]["roc"] = roc(auroc), roc(auroc - 0.02)
     energy["trained"]["calibration"] = {
         "nll_before": 0.9,
         "nll_after": 0.3,
@@ -46,7 +43,7 @@ def extend(run, *, accuracy=0.9, auroc=0.9, seconds=100.0, seed=0):
         "beta": 2.0,
         "bias": -1.0,
     }
-    energy["canonical"] = {"information": {"infonce": 4.2, "nwj": 3.9, "jsd": 4.0, "pairs": 1000}}
+    energy["canonical"] = {"meaning": "PMI", "information": {"infonce": 4.2, "nwj": 3.9, "jsd": 4.0, "pairs": 1000}}
     levels = np.linspace(0, 1, 6)
     energy["strength"] = {
         name: {

@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from ssl_ebm.config import load_config, save_config
-from ssl_ebm.evaluation.evaluate import VERSION, describe_objective
+from ssl_ebm.evaluation.evaluate import describe_objective
+from ssl_ebm.evaluation.results import VERSION
 
 KS, TEMPERATURES, STRENGTHS = [10, 20, 100, 200], [0.07, 0.1, 0.2], [10.0**p for p in range(-5, 3)]
 KINDS = {"positive": 0.0, "same_class": 1.0, "different_class": 2.0}
+
+
+def roc(auroc):
+    """A curve of this area: tpr = fpr^a has the area 1 / (1 + a)."""
+    fpr = np.concatenate(([0.0], np.logspace(-4, 0, 40)))
+    return {"fpr": fpr.tolist(), "tpr": (fpr ** (1 / auroc - 1)).tolist()}
 
 
 def energy(auroc, *, images=2000, low=-5.0, high=1.0):
@@ -31,6 +38,7 @@ def energy(auroc, *, images=2000, low=-5.0, high=1.0):
         "d_prime": 4 * (auroc - 0.5),
         "mean": {"positive": -4.0, "negative": 0.0},
         "std": {"positive": 0.5, "negative": 1.0},
+        "roc": roc(auroc),
         "edges": edges.tolist(),
         "histograms": {kind: (1000 * bump).round().astype(int).tolist() for kind, bump in bumps.items()},
     }
@@ -41,8 +49,9 @@ def row(accuracy, *, classes=10, test=10_000, auroc=0.9, images=2000):
     weighted = [[accuracy - 0.01 * i - 0.002 * j for j in range(3)] for i in range(4)]
     grid = {"ks": KS, "ks_used": KS, "temperatures": TEMPERATURES, "weighted": weighted}
     grid |= {"uniform": [line[0] - 0.01 for line in weighted], "bank_size": 60_000, "queries": test}
-    cell = {"k": 20, "temperature": 0.07, "accuracy": accuracy, "validation_accuracy": accuracy}
+    grid |= {"bank_zeros": 0, "query_zeros": 0}
     per_class = [min(1.0, accuracy + 0.01 * (c - classes // 2)) for c in range(classes)]
+    cell = {"k": 20, "temperature": 0.07, "accuracy": accuracy, "validation_accuracy": accuracy, "per_class": per_class}
     confusion = np.full((classes, classes), 1)
     confusion[np.arange(classes), np.arange(classes)] = 90
     confusion[0, 1] = 20
@@ -56,7 +65,9 @@ def row(accuracy, *, classes=10, test=10_000, auroc=0.9, images=2000):
             "strengths": STRENGTHS,
             "validation": [accuracy + 0.02 - 0.01 * abs(i - 4) for i in range(8)],
             "converged": [True] * 8,
+            "iterations": [40] * 8,
             "refit_converged": True,
+            "refit_iterations": 20,
             "unseen_classes": [],
             "test": {
                 "top1": accuracy + 0.02,
@@ -64,6 +75,7 @@ def row(accuracy, *, classes=10, test=10_000, auroc=0.9, images=2000):
                 "per_class": per_class,
                 "confusion": confusion.tolist(),
                 "ece": 0.03,
+                "nll": 0.3,
                 "size": test,
             },
         },

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.objectives import CHANGES, Objective, create_objective, objective_arguments
+from ssl_ebm.objectives.parts.compatibility import Adjacency
 
 DIM = 4
 FEATURES = 5
@@ -94,3 +95,15 @@ def select(batch: Embeddings, images: Tensor | slice) -> Embeddings:
 def gradients(loss: Tensor, leaves: Iterable[Tensor], **kwargs: bool) -> list[Tensor]:
     """Gradients of a loss, zero where it does not depend on a leaf."""
     return list(torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True, **kwargs))
+
+
+def random_adjacency(size: int, seed: int = 0) -> tuple[Adjacency, list[set[int]]]:
+    """Directed, with repeated edges, samples without any; and the neighbours of each by hand."""
+    generator = torch.Generator().manual_seed(seed)
+    neighbours = [
+        torch.randint(size, (int(torch.randint(5, (), generator=generator)),), generator=generator).tolist()
+        for _ in range(size)
+    ]
+    indptr = torch.tensor([0, *(len(each) for each in neighbours)]).cumsum(0)
+    indices = torch.tensor([j for each in neighbours for j in each], dtype=torch.long)
+    return Adjacency(indptr, indices), [{i, *each} for i, each in enumerate(neighbours)]

@@ -40,8 +40,19 @@ CASES: dict[str, Callable[[], Objective]] = {
         for kind, graph in (("labels", SameLabel), ("adjacency", neighbours))
     },
 }
-every_case = pytest.mark.parametrize("name", CASES)
-several = pytest.mark.parametrize("ranks", [2, 4], indirect=True, ids=lambda size: f"{size} ranks")
+BY_FOUR = ("moco_v2", "vicreg", "dino", "siglip, labels")  # a queue, gathered moments, codes, labels of all ranks
+GROUPS = (2, tuple(CASES)), (4, BY_FOUR), (4, tuple(name for name in CASES if name not in BY_FOUR))  # processes, cases
+MARKS = (), (), (pytest.mark.slow,)
+every_case = pytest.mark.parametrize(
+    ("ranks", "name"),
+    [
+        pytest.param(group, name, marks=marks, id=f"{group[0]} ranks-{name}")
+        for group, marks in zip(GROUPS, MARKS, strict=True)
+        for name in group[1]
+    ],
+    indirect=["ranks"],
+)
+several = pytest.mark.parametrize("ranks", GROUPS[:2], indirect=True, ids=lambda group: f"{group[0]} ranks")
 
 
 class Networks(nn.Module):
@@ -124,7 +135,7 @@ def check_collectives(rank: int) -> dict[str, Tensor]:
     }
 
 
-def work(rank: int, size: int, folder: str) -> None:
+def work(rank: int, size: int, cases: tuple[str, ...], folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -133,7 +144,7 @@ def work(rank: int, size: int, folder: str) -> None:
         world_size=size,
         timeout=timedelta(seconds=120),
     )
-    found = {name: train(name) for name in CASES}
+    found = {name: train(name) for name in cases}
     torch.save({"cases": found, "collectives": check_collectives(rank)}, f"{folder}/{rank}.pt")
     distributed.barrier()
     distributed.stop()
@@ -143,8 +154,9 @@ def work(rank: int, size: int, folder: str) -> None:
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of several processes found, started once for all tests."""
     folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(work, args=(request.param, str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
+    size, cases = request.param
+    spawn(work, args=(size, cases, str(folder)), nprocs=size)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
 @cache
@@ -153,7 +165,6 @@ def alone(name: str) -> dict[str, Any]:
     return train(name)
 
 
-@several
 @every_case
 def test_gradient_is_that_of_one_process(ranks: list[dict[str, Any]], name: str) -> None:
     whole = alone(name)
@@ -164,7 +175,6 @@ def test_gradient_is_that_of_one_process(ranks: list[dict[str, Any]], name: str)
     assert any(gradient.abs().sum() > 0 for gradient in whole["gradients"][-1])
 
 
-@several
 @every_case
 def test_mean_loss_is_that_of_one_process(ranks: list[dict[str, Any]], name: str) -> None:
     whole = alone(name)
@@ -174,7 +184,6 @@ def test_mean_loss_is_that_of_one_process(ranks: list[dict[str, Any]], name: str
         torch.testing.assert_close(found["terms"], whole["terms"], rtol=1e-10, atol=1e-10)
 
 
-@several
 @every_case
 @pytest.mark.parametrize("moment", ["state", "after a batch of NaN"])
 def test_state_is_that_of_one_process(ranks: list[dict[str, Any]], name: str, moment: str) -> None:

@@ -369,7 +369,7 @@ def grey_views(images, generator):
         ({"views": lambda images, generator: images[None].float()}, r"must be in \[0, 1\], got values from"),
         ({"views": grey_views}, "needs at least 2 an image, got 1"),
         ({"objective": lambda: lambda embeddings: embeddings.projection.sum()}, "must return Step"),
-        ({"objective": lambda *, size: None}, "needs size="),
+        ({"objective": lambda *, size: None}, "needs size: objective.size="),
         ({"objective": "my_objectives:nothing"}, "my_objectives:nothing cannot be imported"),
         ({"objective": "nothing:here"}, "nothing:here cannot be imported"),
         ({"objective": "simcrl"}, "did you mean 'simclr'"),

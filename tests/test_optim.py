@@ -2,11 +2,12 @@ import math
 from typing import Any
 
 import pytest
+import timm
 import torch
 from small import small_objective
 from torch import nn
 
-from ssl_ebm.optim import OptimizerConfig, create_optimizer, learning_rate, parameter_groups
+from ssl_ebm.optim import OptimizerConfig, clip_gradients, create_optimizer, learning_rate, parameter_groups
 
 
 def network() -> nn.Module:
@@ -22,6 +23,24 @@ def test_norms_and_biases_are_not_decayed() -> None:
     assert [id(p) for p in decayed["params"]] == [id(net[0].weight), id(net[3].weight)]
     expected = [net[1].weight, net[1].bias, net[3].bias, objective.energy.log_scale, objective.contrast.bias]
     assert [id(p) for p in plain["params"]] == [id(p) for p in expected]
+
+
+@pytest.mark.parametrize("weight_decay", [0.3, 0.0])
+def test_what_timm_names_is_not_decayed(weight_decay: float) -> None:
+    """A ViT's tokens and positions, though they have three dimensions, wherever the ViT lies in the modules."""
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, depth=1, embed_dim=12, num_classes=0)
+    decayed, plain = parameter_groups([nn.Linear(2, 2), nn.Sequential(vit)], weight_decay)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (weight_decay, 0.0)
+    names = {id(p): name for name, p in vit.named_parameters()}
+    kept = [names[id(p)] for p in plain["params"] if id(p) in names]
+    assert kept[:2] == ["cls_token", "pos_embed"] and all(vit.get_parameter(name).ndim == 1 for name in kept[2:])
+    assert [names[id(p)] for p in decayed["params"][1:]] == [name for name in names.values() if name not in kept]
+
+
+def test_lars_adapts_no_token() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, depth=1, embed_dim=12, num_classes=0)
+    decayed, plain = create_optimizer([vit], OptimizerConfig(name="lars", weight_decay=0.0)).param_groups
+    assert decayed["always_adapt"] and not plain["always_adapt"] and plain["params"][0] is vit.cls_token
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
@@ -120,3 +139,16 @@ def test_learning_rate_at_the_edges() -> None:
 def test_mistakes_name_the_key(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(**arguments)
+
+
+@pytest.mark.parametrize(("clip_norm", "scale"), [(None, 1.0), (20.0, 1.0), (1.0, 0.1)])
+def test_gradients_are_clipped_to_a_norm_over_all_parameters(clip_norm, scale):
+    gradients = [torch.tensor([[6.0]]), torch.tensor([8.0, 0.0])]
+    parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    unused = torch.nn.Parameter(torch.zeros(1))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer = torch.optim.SGD([{"params": parameters[:1]}, {"params": [*parameters[1:], unused]}], lr=1.0)
+    assert clip_gradients(optimizer, clip_norm).item() == pytest.approx(10.0)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, scale * gradient, rtol=1e-5, atol=0)

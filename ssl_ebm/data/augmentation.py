@@ -1,7 +1,7 @@
 """The distribution of one view of an image.
 
-Drawing is apart from doing: what is drawn is a list of `Transform`s, functions of `image_ops` with one parameter per
-sample; an augmentation of a chosen strength is the same functions with parameters of one's own.
+Drawing is apart from doing: an `Augmentation` draws `Transform`s, functions of `image_ops` with one parameter per
+sample, and `views` applies them. An augmentation of a chosen strength is the same functions with chosen parameters.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ssl_ebm.data import image_ops
 
-TRIES = 10  # to draw a box that fits, as torchvision
+BOX_TRIES = 10  # draws of a box until one fits the image, as in torchvision
 
-_MOST = {"hue": 0.5} | dict.fromkeys(  # the upper bounds of `Augmentation`'s fields that are not 1
+_UPPER_BOUNDS = {"hue": 0.5} | dict.fromkeys(  # of the fields of `Augmentation` for which it is not 1
     ("brightness", "contrast", "saturation", "crop_ratio", "blur_sigma", "erase_ratio"), math.inf
 )
 
@@ -27,7 +27,12 @@ Operation = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
 
 class Transform(NamedTuple):
-    """Operations in their order, each with its parameters `[n]`, for the chosen ones of n samples (None: for all)."""
+    """Operations in their order, each with its parameters `[n]`.
+
+    Attributes:
+        operations: Functions of `image_ops` with their parameters.
+        chosen: Which of the n samples are transformed; None: all.
+    """
 
     operations: Sequence[Operation]
     chosen: Tensor | None = None
@@ -87,14 +92,14 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            name, value, most = field.name, getattr(self, field.name), _MOST.get(field.name, 1)
+            name, value, upper = field.name, getattr(self, field.name), _UPPER_BOUNDS.get(field.name, 1)
             if not isinstance(field.default, tuple):
                 if not isinstance(value, (int, float)):
                     raise TypeError(f"{name} must be a number, got {value!r}")
-                if not 0 <= value <= most:
-                    raise ValueError(f"{name} must be in [0, {most}], got {value}")
+                if not 0 <= value <= upper:
+                    raise ValueError(f"{name} must be in [0, {upper}], got {value}")
                 continue
-            check_range(name, value, most)
+            check_range(name, value, upper)
             object.__setattr__(self, name, tuple(value))  # equal and hashable where a configuration gave a list
 
     def draw(
@@ -108,7 +113,7 @@ class Augmentation:
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> list[Transform]:
-        """Draws, on `device`, the parameters of n views of `size` pixels a side of images of the given shape."""
+        """The transforms of n views, of `size` pixels a side, of images of this shape: one draw, made on `device`."""
         rand = partial(torch.rand, device=device, generator=generator)
 
         def uniform(low: Number, high: Number) -> Tensor:
@@ -139,7 +144,7 @@ class Augmentation:
         return steps
 
     def _colours(self, channels: int) -> list[tuple[Callable[..., Tensor], Number, Number]]:
-        """The operations of the jitter that do something, each with the range of its parameter."""
+        """The operations of the jitter whose strength is not 0, each with the range of its parameter."""
         colours = [
             (image_ops.adjust_brightness, max(0, 1 - self.brightness), 1 + self.brightness),
             (image_ops.adjust_contrast, max(0, 1 - self.contrast), 1 + self.contrast),
@@ -149,8 +154,8 @@ class Augmentation:
         return [colour for colour in colours[: 2 if channels == 1 else 4] if colour[1] < colour[2]]
 
 
-def check_range(name: str, value: Any, most: Number = 1) -> None:
-    """Check a pair (low, high) with 0 < low <= high <= most.
+def check_range(name: str, value: Any, upper: Number = 1) -> None:
+    """Check a pair (low, high) with 0 < low <= high <= upper.
 
     Raises:
         TypeError: It is not a pair of numbers.
@@ -158,29 +163,30 @@ def check_range(name: str, value: Any, most: Number = 1) -> None:
     """
     if not isinstance(value, Sequence) or [isinstance(end, (int, float)) for end in value] != [True, True]:
         raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
-    if not 0 < value[0] <= value[1] <= most:
-        raise ValueError(f"{name} must have 0 < low <= high <= {most}, got {value}")
+    if not 0 < value[0] <= value[1] <= upper:
+        raise ValueError(f"{name} must have 0 < low <= high <= {upper}, got {value}")
 
 
 def _draw_crops(
     rand: Callable[..., Tensor], n: int, height: int, width: int, scale: Range, ratio: Range
 ) -> tuple[Tensor, ...]:
-    """Top, left, height and width of a window; the largest central one where no try has fitted."""
-    found, high, wide = _draw_boxes(rand, n, height, width, scale, ratio)
-    high = torch.where(found, high, max(1, min(height, round(width / ratio[0]))))
-    wide = torch.where(found, wide, max(1, min(width, round(height * ratio[1]))))
-    top = torch.where(found, rand(n) * (height - high + 1), (height - high) / 2)
-    left = torch.where(found, rand(n) * (width - wide + 1), (width - wide) / 2)
-    return top.long(), left.long(), high.long(), wide.long()
+    """Top, left, height and width of the windows of n crops; the largest central window where no try has fitted."""
+    fitted, box_height, box_width = _draw_boxes(rand, n, height, width, scale, ratio)
+    box_height = torch.where(fitted, box_height, max(1, min(height, round(width / ratio[0]))))
+    box_width = torch.where(fitted, box_width, max(1, min(width, round(height * ratio[1]))))
+    top = torch.where(fitted, rand(n) * (height - box_height + 1), (height - box_height) / 2)
+    left = torch.where(fitted, rand(n) * (width - box_width + 1), (width - box_width) / 2)
+    return top.long(), left.long(), box_height.long(), box_width.long()
 
 
 def _draw_erasures(
     rand: Callable[..., Tensor], n: int, height: int, width: int, scale: Range, ratio: Range
 ) -> tuple[Tensor, ...]:
-    """Top, left, height and width of a box smaller than the image; an empty one where no try has fitted."""
-    found, wide, high = _draw_boxes(rand, n, width, height, scale, ratio, margin=1)  # here ratio is height / width
-    top, left = rand(n) * (height - high + 1), rand(n) * (width - wide + 1)
-    return top.long(), left.long(), (high * found).long(), wide.long()
+    """Top, left, height and width of n boxes smaller than the image; an empty box where no try has fitted."""
+    # here ratio is height / width
+    fitted, box_width, box_height = _draw_boxes(rand, n, width, height, scale, ratio, margin=1)
+    top, left = rand(n) * (height - box_height + 1), rand(n) * (width - box_width + 1)
+    return top.long(), left.long(), (box_height * fitted).long(), box_width.long()
 
 
 def _draw_boxes(
@@ -192,10 +198,10 @@ def _draw_boxes(
     ratio: Range,
     margin: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether one of the tries has fitted, and the first that did: its height and width."""
-    area = (rand(TRIES, n) * (scale[1] - scale[0]) + scale[0]) * (height * width)
-    aspect = torch.exp(rand(TRIES, n) * math.log(ratio[1] / ratio[0]) + math.log(ratio[0]))
-    high, wide = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
-    fits = (high > 0) & (high <= height - margin) & (wide > 0) & (wide <= width - margin)
-    found, first = fits.max(0, keepdim=True)
-    return found[0], high.gather(0, first)[0], wide.gather(0, first)[0]
+    """For each of n boxes whether one of its tries has fitted, and the height and width of the first that did."""
+    area = (rand(BOX_TRIES, n) * (scale[1] - scale[0]) + scale[0]) * (height * width)
+    aspect = torch.exp(rand(BOX_TRIES, n) * math.log(ratio[1] / ratio[0]) + math.log(ratio[0]))
+    box_height, box_width = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+    fits = (box_height > 0) & (box_height <= height - margin) & (box_width > 0) & (box_width <= width - margin)
+    fitted, first = fits.max(0, keepdim=True)
+    return fitted[0], box_height.gather(0, first)[0], box_width.gather(0, first)[0]

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision import datasets
 
 from ssl_ebm.data.from_dataset import to_images
 from ssl_ebm.data.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
+from ssl_ebm.data.resize import resize
 from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.data.stratified import stratified_sample
 from ssl_ebm.registry import unknown_name
@@ -32,7 +32,7 @@ SPLIT_FOLDERS = {
     "validation": "validation",
     "test": "test",
 }
-TEST_FRACTION = 0.2  # of a folder that has no test images of its own
+TEST_FRACTION = 0.2  # of the training images, for a folder that has no test images
 DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without an answer; torchvision itself would wait for ever
 
 
@@ -143,20 +143,17 @@ def _splits(parts: dict[str, Images], config: DataConfig, source: str) -> Splits
     if height != width and config.image_size is None:
         raise DataError(f"images must be square, got {height}×{width}: set data.image_size, which resizes them")
     size = config.image_size or width
-    rows_of = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
-    rows_of = _split(labels, rows_of, config)
-    check_memory(sum(map(len, rows_of.values())), images.shape[1], size)
+    positions = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
+    positions = _split(labels, positions, config)
+    check_memory(sum(map(len, positions.values())), images.shape[1], size)
     splits = {}
-    for name, rows in rows_of.items():
-        part = images[rows]
-        if (height, width) != (size, size):
-            part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        splits[name] = Images(part, labels[rows], parts["train"].classes)
+    for name, rows in positions.items():
+        splits[name] = Images(resize(images[rows], size), labels[rows], parts["train"].classes)
     return Splits(**splits, name=config.name, source=source)
 
 
 def _idx_folders(config: DataConfig, torchvision_name: str) -> list[Path]:
-    """Where an MNIST-like data set may lie: in the data folder, else where system packages put data sets."""
+    """Folders in which an MNIST-like data set may lie: in the data folder, else where system packages put data sets."""
     root = Path(config.root).expanduser()
     shares = [share for share in os.environ.get("XDG_DATA_DIRS", "").split(os.pathsep) if share]
     prefixes = [os.environ.get("CONDA_PREFIX", sys.prefix), sys.prefix, sys.base_prefix, "/usr/local", "/usr"]
@@ -187,8 +184,8 @@ def _load_torchvision(
     config: DataConfig, dataset: Callable[..., Any], train: dict[str, Any], test: dict[str, Any], remedy: str = ""
 ) -> Splits:
     parts = []
-    for which in (train, test):
-        loaded = _build_torchvision(config, dataset, which, remedy or f"unpack its archive in '{config.root}'")
+    for arguments in (train, test):
+        loaded = _build_torchvision(config, dataset, arguments, remedy or f"unpack its archive in '{config.root}'")
         images = np.asarray(loaded.data)
         if images.ndim == 3:
             images = images[:, None]
@@ -200,16 +197,14 @@ def _load_torchvision(
     return _splits({"train": parts[0], "test": parts[1]}, config, config.root)
 
 
-def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], which: dict[str, Any], remedy: str) -> Any:
-    """Downloads a torchvision data set where needed; whatever stops that becomes one `DataError`."""
+def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], arguments: dict[str, Any], remedy: str) -> Any:
+    """A data set of torchvision, downloaded where needed; whatever stops that becomes one `DataError`."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"dtype\(\): align")  # NumPy 2.4.0 to 2.4.4, of CIFAR's old pickles
-            return dataset(Path(config.root).expanduser(), download=config.download, **which)
-    except ImportError as error:
-        raise DataError(f"{config.name} cannot be read ({error}): install that module") from error
+            return dataset(Path(config.root).expanduser(), download=config.download, **arguments)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         online = f"go online ({' '.join(str(error).split())})" if config.download else "set download=true"
         raise DataError(f"{config.name} is missing or damaged: {remedy}, or {online}") from error
@@ -218,7 +213,7 @@ def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], which: d
 
 
 def _load_folder(config: DataConfig) -> Splits:
-    """Loads root/CLASS/IMAGE, or root/train/CLASS/IMAGE with root/val (or valid, validation) and root/test beside it.
+    """A folder of images: root/CLASS/IMAGE, or root/train/CLASS/IMAGE with root/val (valid, validation) and root/test.
 
     A missing part is split off train: test first, a fifth; then validation. Only where there is val and no test, val
     is the test set, as in ImageNet. Class folders are searched whole; hidden files and empty classes are ignored.
@@ -238,13 +233,13 @@ def _load_folder(config: DataConfig) -> Splits:
 
 
 def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, " n"], dict[str, Tensor], tuple[str, ...]]:
-    """All files, their labels, the positions of each part that the folder has, and the classes' names."""
-    found = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := class_files(root / name))}
-    if "train" not in found:
-        found = {"train": class_files(root)}
-    elif "validation" in found and "test" not in found:
-        found["test"] = found.pop("validation")
-    names = tuple(found["train"])
+    """The files of a folder, their labels, the positions of each part that it has, and the names of the classes."""
+    listed = {part: classes for name, part in SPLIT_FOLDERS.items() if (classes := class_files(root / name))}
+    if "train" not in listed:
+        listed = {"train": class_files(root)}
+    elif "validation" in listed and "test" not in listed:
+        listed["test"] = listed.pop("validation")
+    names = tuple(listed["train"])
     if not names:
         raise DataError(
             f"'{root}' has no images in class folders: lay them out as {root}/CLASS/IMAGE or {root}/train/CLASS/IMAGE "
@@ -253,7 +248,7 @@ def _list_folder(root: Path) -> tuple[list[Path], Int64[Tensor, " n"], dict[str,
     files: list[Path] = []
     labels: list[int] = []
     parts = {}
-    for part, by_class in found.items():
+    for part, by_class in listed.items():
         start = len(files)
         for name, paths in by_class.items():
             if name not in names:

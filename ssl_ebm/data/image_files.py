@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 class DataError(ValueError):
@@ -24,9 +24,9 @@ class DataError(ValueError):
 
 
 def read_idx(path: Path, ndim: int) -> UInt8[Tensor, "..."]:
-    """Reads an idx file of unsigned bytes, MNIST's format, plain or gzipped.
+    """The array in an idx file of unsigned bytes, MNIST's format, plain or gzipped.
 
-    It holds the bytes 0, 0, 8 (unsigned byte) and `ndim`, each dimension as a big-endian uint32, then the values.
+    The file holds the bytes 0, 0, 8 (unsigned byte) and `ndim`, each dimension as a big-endian uint32, then the values.
 
     Raises:
         DataError: If it cannot be read, is another kind of file, or its length is not the product of its dimensions.
@@ -46,7 +46,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[Tensor, "..."]:
 
 
 def find_idx(folder: Path) -> list[Path]:
-    """The four files of an MNIST-like data set, or none: training images and labels, test images and labels."""
+    """The four files of an MNIST-like data set: images and labels of train, then of test. Empty unless all exist."""
     files = []
     for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         files += [path for path in (folder / f"{stem}-ubyte", folder / f"{stem}-ubyte.gz") if path.is_file()][:1]
@@ -54,22 +54,26 @@ def find_idx(folder: Path) -> list[Path]:
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
-    """The images under each subfolder that has any, sorted."""
-    found: dict[str, list[Path]] = {}
+    """Paths of the images under each subfolder that has any, by its name, sorted."""
+    by_class: dict[str, list[Path]] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = [name for name in sorted(names) if Path(name).suffix.lower() in EXTENSIONS and name[0] != "."]
+        images = [name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_EXTENSIONS and name[0] != "."]
         below = Path(parent).relative_to(folder).parts
         if below and images:
-            found.setdefault(below[0], []).extend(Path(parent, name) for name in images)
-    return found
+            by_class.setdefault(below[0], []).extend(Path(parent, name) for name in images)
+    return by_class
 
 
 def read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size size"], Bool[Tensor, " m"]]:
-    """Decodes in threads; leaves out the files that cannot be read. One channel if every image is grey, else three."""
+    """The images of the files that can be read, and which those are; a warning names others.
+
+    They are decoded in threads, and have one channel if every image is grey, else three.
+    """
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
 
-    def place(row: int) -> str:
+    def fault_of(row: int) -> str:
+        """Puts an image in its place; what is wrong with its file, or nothing."""
         try:
             images[row] = torch.from_numpy(read_image(paths[row], size)).permute(2, 0, 1)
         except Exception as error:  # a broken file can raise anything in Pillow's parsers
@@ -77,7 +81,7 @@ def read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size s
         return ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(place, range(len(paths)))
+        jobs = pool.map(fault_of, range(len(paths)))
         faults = list(tqdm(jobs, "reading images", len(paths), unit="image", disable=None))
     readable = torch.tensor([not fault for fault in faults])
     broken = [fault for fault in faults if fault]
@@ -93,7 +97,7 @@ def read_images(paths: list[Path], size: int) -> tuple[UInt8[Tensor, "n c size s
 
 
 def read_image(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decodes to RGB the centre square of an image, turned as its EXIF tag says and laid on white where transparent."""
+    """The centre square of an image file in RGB, turned as its EXIF tag says and laid on white where transparent."""
     with Image.open(path) as file:
         file.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth of its size
         image = ImageOps.exif_transpose(file)
@@ -104,12 +108,17 @@ def read_image(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
         if image.mode[-1] in "Aa" or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        # the filter of `data.resize`, without its copy in float32 in every thread: a photograph's takes 100 MB
         square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     return np.array(square)
 
 
 def check_memory(count: int, channels: int, size: int) -> None:
-    """Refuses images that would not fit in the memory that Linux calls available; elsewhere it is not known."""
+    """Refuses images that would not fit in the memory that Linux calls available; other systems are not asked.
+
+    Raises:
+        DataError: They would not fit.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

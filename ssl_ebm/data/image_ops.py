@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
+LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue: ITU-R 601-2, as torchvision rounds it
 
 
 def resized_crop(
@@ -47,7 +47,7 @@ def interpolation(
     dtype: torch.dtype,
     gain: float = 1.0,
 ) -> Float[Tensor, "n {size} {extent}"]:
-    """Matrices that resample the pixels `start ... start + length - 1` of a line of `extent` to `size` pixels.
+    """Matrices that resample the pixels `start ... start + length - 1` of a line of `extent` pixels to `size` pixels.
 
     Row i weighs pixel j by the triangle `max(0, s - |j - c_i|)` around `c_i = start + (i + ½)·length/size - ½`, with
     `s = max(1, length/size)`, zero outside of the window; each row sums to `gain`. As `interpolate(antialias=True)`.
@@ -104,8 +104,8 @@ def adjust_hue(
     chroma = high - low
     hue = (high - red).add_(green).add_(blue).sub_(low, alpha=2).div_(chroma.clamp_min(1e-12) * 6)
     hue.copysign_(green - blue)
-    own = torch.tensor([0, 1 / 3, 2 / 3], device=images.device, dtype=images.dtype)
-    offset = (shift[:, None] - own + 2.5)[:, :, None, None]  # + 2 keeps the fraction positive, + ½ centres it
+    pure = torch.tensor([0, 1 / 3, 2 / 3], device=images.device, dtype=images.dtype)  # hue of red, green and blue
+    offset = (shift[:, None] - pure + 2.5)[:, :, None, None]  # + 2 keeps the fraction positive, + ½ centres it
     distance = (hue[:, None] + offset).frac_().sub_(0.5).abs_().clamp_(1 / 6, 1 / 3)
     return torch.addcmul((low + 2 * chroma)[:, None], distance, chroma[:, None], value=-6).clamp_(0, 1)
 
@@ -174,7 +174,7 @@ def _luma(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = _rgb(images)
-    return red.mul(GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]
+    return red.mul(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
 
 
 def _rgb(images: Tensor) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ssl_ebm.data.augmentation import Augmentation, Operation, Range, Transform, check_range
 from ssl_ebm.registry import unknown_name
 
-CHUNK = 2**19  # values in work at a time on the CPU: intermediate results stay in its caches
+CHUNK = 2**19  # values in work at a time on a CPU: intermediate results stay in its caches
 
 _BASE = Augmentation(
     crop_scale=(0.08, 1.0),
@@ -34,8 +34,8 @@ PRESETS: dict[str, tuple[Augmentation, ...]] = {
     "byol": (replace(_BASE, blur=1.0), replace(_BASE, blur=0.1, solarise=0.2)),
     "grey": (Augmentation(crop_scale=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4),),
 }
-LOCAL_PRESETS = {"byol": (replace(_BASE, blur=0.5),)}  # of local views, where it is not the global ones': DINO's
-LEAST_LOCAL_SIZE = 8  # pixels, where it is not given
+LOCAL_PRESETS = {"byol": (replace(_BASE, blur=0.5),)}  # local views that differ from the global ones: DINO's
+LEAST_LOCAL_SIZE = 8  # pixels, of local views whose size is not given
 LOCAL_ARGUMENTS = ("local_views", "local_size", "local_crop_scale")
 
 
@@ -49,8 +49,8 @@ class Views:
 
     Attributes:
         count: How many views of each image.
-        global_count: As many: all are global.
-        sizes: The one size.
+        global_count: The same number: all are global.
+        sizes: The size of all views, alone in a tuple.
 
     Raises:
         ValueError: There is no augmentation, or `size` is not positive.
@@ -76,8 +76,9 @@ class Views:
     ) -> Float[Tensor, "views batch channels size size"]:
         """Views in [0, 1] of images in [0, 255] (uint8) or [0, 1] (floating point).
 
-        What is drawn depends on the generator and on the shape of the images alone. It is drawn on the generator's
-        device: one on the CPU gives the same views on every device, and spares an accelerator the synchronisation.
+        The parameters drawn depend on the generator and on the shape of the images alone. They are drawn on the
+        generator's device: a generator on the CPU gives the same views on every device, and spares an accelerator the
+        synchronisation.
 
         Raises:
             TypeError: The images are integers other than uint8.
@@ -85,11 +86,11 @@ class Views:
         if not (images.is_floating_point() or images.dtype == torch.uint8):
             raise TypeError(f"images must be uint8, or floating point in [0, 1], got {images.dtype}")
         batch, channels, height, width = images.shape
-        on = images.device
+        device = images.device
         views = torch.empty(
             (self.count, batch, channels, self.size, self.size),
             dtype=torch.promote_types(images.dtype, torch.float32),
-            device=on,
+            device=device,
         )
         draw = partial(
             Augmentation.draw,
@@ -97,20 +98,21 @@ class Views:
             height=height,
             width=width,
             size=self.size,
-            device=generator.device if generator is not None else on,
+            device=generator.device if generator is not None else device,
             generator=generator,
         )
-        done = 0
+        first = 0
         for augmentation, equal in groupby(self.augmentations):
             count = len(list(equal))
-            made = views[done : done + count].flatten(0, 1)
-            done += count
-            steps = draw(augmentation, len(made))
-            chunk = max(1, CHUNK // (channels * max(height * width, self.size**2)) if on.type == "cpu" else len(made))
-            for start in range(0, len(made), chunk):
-                rows = torch.arange(start, min(start + chunk, len(made)), device=on)
-                with torch.autocast(on.type, enabled=False):
-                    made[start : start + chunk] = _apply(steps, images.index_select(0, rows % batch), start)
+            samples = views[first : first + count].flatten(0, 1)
+            first += count
+            transforms = draw(augmentation, len(samples))
+            chunk = max(1, CHUNK // (channels * max(height * width, self.size**2)))
+            chunk = chunk if device.type == "cpu" else len(samples)
+            for start in range(0, len(samples), chunk):
+                rows = torch.arange(start, min(start + chunk, len(samples)), device=device)
+                with torch.autocast(device.type, enabled=False):
+                    samples[start : start + chunk] = _apply(transforms, images.index_select(0, rows % batch), start)
         return views
 
 
@@ -176,7 +178,7 @@ def create_views(
     local_crop_scale: Range = (0.05, 0.4),
     **overrides: Any,
 ) -> Views | MultiCrop:
-    """Views by the name of a preset; one of fewer augmentations than `views` is cycled.
+    """Views by the name of a preset; a preset of fewer augmentations than `views` is repeated in turn.
 
     - `simclr`: Chen et al. 2020, arXiv:2002.05709, appendix A (for CIFAR-10, B.9: half the jitter, no blur); SwAV too.
     - `byol`: Grill et al. 2020, arXiv:2006.07733, table 6; two augmentations, strong blur against solarisation. DINO's
@@ -191,7 +193,7 @@ def create_views(
         name: One of `PRESETS`.
         size: Side of the (global) views, in pixels.
         views: How many (global) views of each image.
-        local_views: How many local views besides: 0 gives `Views`, without a use for the next two; else `MultiCrop`.
+        local_views: How many local views besides. 0 gives `Views`, and the next two are not used; else `MultiCrop`.
         local_size: Their side in pixels, at most `size`. None: 3/7 of it, as in SwAV and DINO (96 of 224), at least 8.
         local_crop_scale: Range of their crop's area, as a fraction of the image's; `crop_scale` is the global views'.
         **overrides: Fields of `Augmentation` that are set in every view.
@@ -224,13 +226,14 @@ def create_views(
 
 
 def _repeat(preset: Sequence[Augmentation], count: int, overrides: dict[str, Any]) -> list[Augmentation]:
+    """As many augmentations as asked for, those of the preset in turn, with fields overridden."""
     return list(islice(cycle([replace(augmentation, **overrides) for augmentation in preset]), count))
 
 
-def _apply(steps: list[Transform], images: Tensor, start: int) -> Tensor:
-    """Applies the steps to the samples `start ... start + len(images) - 1`; the first step is for all."""
+def _apply(transforms: list[Transform], images: Tensor, start: int) -> Tensor:
+    """The samples `start ... start + len(images) - 1` after the transforms, of which the first is of all samples."""
     stop = start + len(images)
-    for operations, chosen in steps:
+    for operations, chosen in transforms:
         if chosen is None:
             images = _compose(operations, images, slice(start, stop))
         elif len(here := chosen[start:stop].nonzero().squeeze(1)):
@@ -240,6 +243,7 @@ def _apply(steps: list[Transform], images: Tensor, start: int) -> Tensor:
 
 
 def _compose(operations: Sequence[Operation], images: Tensor, samples: slice | Tensor) -> Tensor:
+    """Images after the operations, each with the parameters of these samples."""
     for operation, parameters in operations:
         images = operation(images, *(parameter[samples].to(images.device) for parameter in parameters))
     return images

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssl_ebm.energies.gaussian_views import CanonicalCorrelation, Scaled, best_scale
 from ssl_ebm.energies.pairwise import Dot, Energy, Factor, Side
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import EnergyMatrix, SameKey
 
 Bank = Float[Tensor, "n dim"]
 
@@ -107,6 +107,8 @@ class Gaussian(CanonicalForm):
 class Shifted(Energy):
     """E(a, b) + shift."""
 
+    linear = False
+
     def __init__(self, energy: Energy, shift: Tensor) -> None:
         super().__init__()
         self.energy, self.symmetric = energy, energy.symmetric
@@ -123,6 +125,8 @@ class Shifted(Energy):
 
 class LogRatio(Energy):
     """-log(-E(a, b)), from below limited to densities of `floor`: where E ≥ 0 the ratio is estimated as none."""
+
+    linear = False
 
     def __init__(self, energy: Energy, *, floor: float = 1e-3) -> None:
         super().__init__()
@@ -189,8 +193,8 @@ def _log_partition(
 ) -> Float[Tensor, " n"]:
     """Row by row log Σ_j exp(<f_i, g_j> + last_j), over other images than its own."""
     ones = vectors.new_ones(len(vectors), 1)
-    keys = None if image is None else (image, image)
-    return EnergyMatrix(Dot(), torch.cat([vectors, ones], dim=1), bank, keys=keys).logsumexp()
+    excluded = None if image is None else SameKey(image, image)
+    return EnergyMatrix(Dot(), torch.cat([vectors, ones], dim=1), bank, excluded=excluded).logsumexp()
 
 
 @torch.no_grad()

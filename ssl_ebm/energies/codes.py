@@ -101,6 +101,8 @@ class SharedCode(Energy):
     p(k) is a running mean over training of both views' p(k | z), a buffer; uniform at first.
     """
 
+    linear = False
+    updates = True
     formula = "-log Σ_k p(k|{a}) p(k|{b}) / p(k)"
     marginal: Tensor
 

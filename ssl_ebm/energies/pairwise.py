@@ -30,27 +30,47 @@ class Factor(NamedTuple):
 class Energy(nn.Module):
     """E(a, b) of two embeddings; low = compatible.
 
-    A subclass gives `factor`, and `link` where it is not the identity; `paired` and `cross` follow from them.
+    A subclass gives `factor`, and `link` where it is not the identity; `paired` and `cross` follow from them. One that
+    is no inner product gives `paired` and `cross` instead: it trains by chunks of the matrix, and cannot be searched.
 
     Attributes:
-        symmetric: Whether E(a, b) = E(b, a).
+        factorises: True if it has a `factor`; tiles and search need one.
+        linear: True if it is an inner product up to offsets: it factorises, and its `link` is the identity.
+        symmetric: True if E(a, b) = E(b, a).
         bound: |E| is at most this for all pairs, where that is known beforehand: tiles need no running maximum then.
-        nonnegative: Whether E ≥ 0, as losses that square it need.
-        scale_free: Whether the embeddings' lengths do nothing.
+        nonnegative: True if E ≥ 0, as losses that square it need.
+        scale_free: True if the energy does not depend on the norms of its arguments (cosine); queues of unit vectors
+            need this.
+        updates: True if it follows the embeddings by `update`.
         formula: For tables; {a} and {b} stand for the two embeddings.
         dim: Dimension of the embeddings that it is made for; None: any.
     """
 
+    factorises: bool = True
+    linear: bool = True
     symmetric: bool = True
     bound: float | None = None
     nonnegative: bool = False
     scale_free: bool = False
+    updates: bool = False
     formula: str = "E({a}, {b})"
     dim: int | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Tell the author of an energy at once what else must be set.
+
+        Raises:
+            TypeError: An attribute contradicts the methods that are given.
+        """
+        cls.linear = cls.linear and cls.factorises
+        if "link" in vars(cls) and cls.linear:
+            raise TypeError(f"energy {cls.__name__} has a link: set linear = False in the class")
+        if cls.factorises and cls.factor is Energy.factor:
+            raise TypeError(f"energy {cls.__name__} has no factor: give one, or paired, cross and factorises = False")
+
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """Vectors and offset of one side of the factorisation."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} is no inner product: it can be neither searched nor given offsets")
 
     def link(self, raw: Tensor) -> Tensor:
         """The energy of -<f, g> + u + v, elementwise and increasing."""
@@ -59,27 +79,21 @@ class Energy(nn.Module):
     def update(self, z: Float[Tensor, "views batch dim"]) -> None:
         """Take note of all ranks' projections of a batch after it was scored, in training."""
 
-    @property
-    def linear(self) -> bool:
-        """Whether the link is the identity."""
-        return type(self).link is Energy.link
-
     def paired(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
         """E(a_i, b_i)."""
-        f, g = self.factor(a, "anchor"), self.factor(b, "candidate")
-        return self.link(_add_offsets(-(f.vectors * g.vectors).sum(1), f.offset, g.offset))
+        (f, u), (g, v) = self.factor(a, "anchor"), self.factor(b, "candidate")
+        raw = -(f * g).sum(1)
+        raw = raw if u is None else raw + u
+        raw = raw if v is None else raw + v
+        return raw if self.linear else self.link(raw)
 
     def cross(self, a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> Float[Tensor, "n m"]:
         """E(a_i, b_j); its diagonal equals `paired`."""
-        f, g = self.factor(a, "anchor"), self.factor(b, "candidate")
-        raw = _add_offsets(-f.vectors @ g.vectors.T, None if f.offset is None else f.offset[:, None], g.offset)
-        return self.link(raw)
-
-
-def _add_offsets(energy: Tensor, *offsets: Tensor | None) -> Tensor:
-    for offset in offsets:
-        energy = energy if offset is None else energy + offset
-    return energy
+        (f, u), (g, v) = self.factor(a, "anchor"), self.factor(b, "candidate")
+        raw = -f @ g.T
+        raw = raw if u is None else raw + u[:, None]
+        raw = raw if v is None else raw + v
+        return raw if self.linear else self.link(raw)
 
 
 class Cosine(Energy):
@@ -108,7 +122,9 @@ class Cosine(Energy):
     def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
         """Vectors f = a / (‖a‖ τ), g = b / ‖b‖; no offsets."""
         unit = F.normalize(x, dim=1)
-        return Factor(unit / self.temperature if side == "anchor" else unit, None)
+        if side == "candidate":
+            return Factor(unit, None)
+        return Factor(unit / (self.fixed_temperature if self.log_scale is None else torch.exp(-self.log_scale)), None)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -160,6 +176,7 @@ class Distance(Energy):
     LeCun's contrastive loss squares it (Hadsell et al. 2006).
     """
 
+    linear = False
     nonnegative = True
 
     def __init__(self, *, normalize: bool = False) -> None:
@@ -187,6 +204,7 @@ class InverseMultiquadratic(Energy):
     With `learnable`, log c is a parameter.
     """
 
+    linear = False
     scale_free = True
     bound = 1.0
     formula = "-c / √(c² + ‖{a} - {b}‖²)"
@@ -271,6 +289,7 @@ class DirectPrediction(Energy):
     weight of the old m = .3, ε = .01, every step, as in the authors' README (facebookresearch/luckmatters).
     """
 
+    updates = True
     symmetric = False
     nonnegative = True
     scale_free = True

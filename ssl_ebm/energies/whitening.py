@@ -84,6 +84,7 @@ class Whitened(Energy):
         eps: ε of the ridge on C.
     """
 
+    updates = True
     nonnegative = True
     bound = 4.0
     formula = "2 - 2 cos(W {a}, W {b})"

@@ -1,7 +1,7 @@
-"""Encoders that this library never trained: a timm model by name, or a file of features -> the probes' numbers.
+"""Probes of encoders that this library did not train: a timm model by name, or a file of features.
 
-They have no energy of their own and no views, so that `compare`, which sets energies side by side, does not take them;
-the probes are those of a run's `evaluation.json`, by the same code.
+Such an encoder has no energy and no views, so that `compare`, which sets energies side by side, does not take it; the
+probes are those of a run's `evaluation.json`, by the same code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import timm
 import torch
 from timm.models import load_state_dict
 from torch import Tensor
-from torch.nn import functional as F
 
 from ssl_ebm.config import TrainingConfig
 from ssl_ebm.data.datasets import DataConfig, load_data
+from ssl_ebm.data.resize import resize
 from ssl_ebm.devices import choose_compute
 from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split, extract
 from ssl_ebm.evaluation.features.files import read_features
@@ -46,8 +46,8 @@ def evaluate_timm(
 ) -> dict[str, Any]:
     """Probes of a timm model's pooled features; writes `evaluation.json`, `predictions.npz` and `features/` into `out`.
 
-    Images are given the model's number of channels and normalised by its own mean and standard deviation. They are
-    resized to its own input size, unless `data.image_size` is given: then the network runs at that size.
+    Images get the model's number of channels, its mean and its standard deviation. They are resized, by the filter of
+    `data.resize`, to its input size, unless `data.image_size` is given: then the network runs at that size.
 
     Args:
         name: As in `timm.list_models()`, with a tag of its weights where wanted.
@@ -113,14 +113,14 @@ def evaluate_file(
     folder = _vacant(out, force)
     arrays, protocol = read_features(path, labels)
     validation = (arrays["validation"], arrays["validation_labels"]) if "validation" in arrays else None
-    given = (arrays[key] for key in ("train", "train_labels", "test", "test_labels"))
-    return _write(folder, make_bank(*given, validation=validation, protocol=protocol), protocols)
+    splits = (arrays[key] for key in ("train", "train_labels", "test", "test_labels"))
+    return _write(folder, make_bank(*splits, validation=validation, protocol=protocol), protocols)
 
 
 def timm_encoder(
     name: str, *, image_size: int | None = None, pretrained: bool = True, checkpoint: str | Path | None = None
 ) -> Encoder:
-    """A timm model as it is: its own channels, input size and normalisation.
+    """A timm model as it is: with its number of channels, its input size and its normalisation.
 
     Raises:
         ValueError: As `evaluate_timm`.
@@ -151,7 +151,7 @@ def timm_encoder(
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Without the hub's line for each of its retries: what stops it is in the error."""
+    """Silences the hub's line for each of its retries: the error says what stopped it."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -162,6 +162,7 @@ def _quiet_hub() -> Iterator[None]:
 
 
 def _with_weights(encoder: Encoder, path: Path, classifier: Any) -> Encoder:
+    """The encoder with the weights of a checkpoint, whose classifier (by its layers' names) is dropped."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: give a file of weights for timm, e.g. of ssl-ebm export")
     try:
@@ -180,16 +181,11 @@ def _with_weights(encoder: Encoder, path: Path, classifier: Any) -> Encoder:
 
 def _encode(encoder: Encoder, images: Tensor) -> Tensor:
     """Features of images in [0, 1] of any size and of 1 or 3 channels."""
-    if images.shape[1] != encoder.in_chans:
-        images = images.mean(1, keepdim=True).expand(-1, encoder.in_chans, -1, -1)
-    size = (encoder.image_size, encoder.image_size)
-    if images.shape[-2:] != size:
-        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-    return encoder(images)
+    return encoder(resize(images, encoder.image_size, channels=encoder.in_chans))
 
 
 def _vacant(out: str | Path, force: bool) -> Path:
-    """The directory of results, where there are none or they may be replaced."""
+    """The directory for results, if it holds none or `force` lets them be replaced."""
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: name a directory with --out")
@@ -201,6 +197,7 @@ def _vacant(out: str | Path, force: bool) -> Path:
 
 
 def _write(folder: Path, bank: Bank, protocols: Sequence[str]) -> dict[str, Any]:
+    """Evaluates the bank and writes the results into the folder."""
     results, predictions = evaluate_bank(bank, protocols)
     record = {
         "protocol": bank.protocol | {"sizes": {name: len(getattr(bank, name)) for name in SPLITS}},

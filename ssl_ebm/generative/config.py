@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_ebm.generative import estimators
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead, LogitsHead, NormHead, ScalarHead
+from ssl_ebm.generative.losses import LatentGuided, Loss, MaximumLikelihood
+from ssl_ebm.generative.samplers.chain import Sampler
 from ssl_ebm.generative.samplers.gibbs import Gibbs
 from ssl_ebm.generative.samplers.langevin import SGLD, AnnealedSGLD
 from ssl_ebm.generative.samplers.metropolis import HMC, MALA
-from ssl_ebm.registry import unknown_name
+from ssl_ebm.generative.sampling_free import (
+    ConditionalNoiseContrastive,
+    DenoisingScore,
+    NoiseContrastiveDensity,
+    SlicedScore,
+)
+from ssl_ebm.registry import build, unknown_name
 
 HEADS: dict[str, Callable[..., Any]] = {
     "scalar": ScalarHead,
@@ -21,21 +27,20 @@ HEADS: dict[str, Callable[..., Any]] = {
     "norm": NormHead,
     "free_energy": FreeEnergyHead,
 }
-Sampler = SGLD | AnnealedSGLD | MALA | HMC | Gibbs
-SAMPLERS: dict[str, Callable[..., Any]] = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "sgld": SGLD,
     "annealed": AnnealedSGLD,
     "mala": MALA,
     "hmc": HMC,
     "gibbs": Gibbs,
 }
-LOSSES: dict[str, Callable[..., Any]] = {
-    "maximum_likelihood": estimators.MaximumLikelihood,
-    "latent_guided": estimators.LatentGuided,
-    "denoising": estimators.DenoisingScore,
-    "sliced": estimators.SlicedScore,
-    "noise_contrastive": estimators.NoiseContrastive,
-    "conditional_noise_contrastive": estimators.ConditionalNoiseContrastive,
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "maximum_likelihood": MaximumLikelihood,
+    "latent_guided": LatentGuided,
+    "denoising": DenoisingScore,
+    "sliced": SlicedScore,
+    "noise_contrastive": NoiseContrastiveDensity,
+    "conditional_noise_contrastive": ConditionalNoiseContrastive,
 }
 CHAINS = ("persistent", "noise", "data")
 
@@ -109,13 +114,13 @@ class GenerativeConfig:
             raise ValueError(f"generative.rollbacks must be >= 0, got {self.rollbacks}")
         if self.head.get("name") not in HEADS:
             raise ValueError(unknown_name("generative.head name", str(self.head.get("name")), HEADS))
-        sampler, loss = build("sampler", SAMPLERS, self.sampler), build("loss", LOSSES, self.loss)
+        sampler, loss = self.create_sampler(), self.create_loss()
         if (self.head["name"] == "free_energy") != isinstance(sampler, Gibbs):
             raise ValueError(
                 "an RBM's binary units are moved by gibbs and nothing else is: set generative.head.name=free_energy "
                 f"and generative.sampler.name=gibbs together, got {self.head['name']} and {self.sampler['name']}"
             )
-        if isinstance(sampler, Gibbs) and not isinstance(loss, estimators.MaximumLikelihood):
+        if isinstance(sampler, Gibbs) and not isinstance(loss, MaximumLikelihood):
             raise ValueError(
                 f"generative.loss {self.loss['name']} needs images that vary continuously, and an RBM's are binary: "
                 "take maximum_likelihood"
@@ -126,36 +131,10 @@ class GenerativeConfig:
                 f"has no gradient: got sampler {self.sampler['name']}, take sgld"
             )
 
+    def create_sampler(self) -> Sampler:
+        """The sampler that moves chains."""
+        return build("generative.sampler", SAMPLERS, self.sampler)
 
-def build(kind: str, options: Mapping[str, Callable[..., Any]], given: Mapping[str, Any], **known: Any) -> Any:
-    """One part from its `name` and arguments; of `known`, it gets those that it takes and that are not given.
-
-    Raises:
-        ValueError: Unknown or missing name, or a value out of range.
-        TypeError: Unknown or missing argument.
-    """
-    arguments = dict(given)
-    if "name" not in arguments:
-        raise ValueError(f"generative.{kind} needs a name, e.g. generative.{kind}.name={next(iter(options))}")
-    name = arguments.pop("name")
-    if name not in options:
-        raise ValueError(unknown_name(f"generative.{kind}", str(name), options))
-    parameters = inspect.signature(options[name]).parameters
-    for argument in arguments:
-        if argument not in parameters:
-            raise TypeError(unknown_name(f"argument of generative.{kind} {name!r}", argument, parameters))
-    values = {argument: value for argument, value in known.items() if argument in parameters}
-    values |= {argument: _typed(value, parameters[argument]) for argument, value in arguments.items()}
-    for argument, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and argument not in values:
-            raise TypeError(f"generative.{kind} {name!r} needs {argument}: generative.{kind}.{argument}=...")
-    return options[name](**values)
-
-
-def _typed(value: Any, parameter: inspect.Parameter) -> Any:
-    """YAML's 1 as 1.0 and its list as a tuple, where that is meant."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_typed(item, parameter) for item in value)
-    if isinstance(value, int) and not isinstance(value, bool) and "int" not in str(parameter.annotation).lower():
-        return float(value)
-    return value
+    def create_loss(self) -> Loss:
+        """The loss that trains the energy."""
+        return build("generative.loss", LOSSES, self.loss)

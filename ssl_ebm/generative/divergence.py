@@ -1,4 +1,4 @@
-"""Signs that the training of an image energy diverges, measured at every update."""
+"""What an image energy looks like when its training diverges, measured at every update."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST_GAP = 10.0  # |mean E⁻ - mean E⁺| in standard deviations of E within each group ...
-LEAST_GAP = 1.0  # ... of those that are so many nats
-LARGEST_DRIFT = 0.25  # s‖∇E‖ / √d: how far a step moves pixels, whose range is 1
-LEAST_SPREAD = 1e-6  # standard deviation of E, in nats: a flat energy
-MOST_SATURATED = 0.99  # share of pixels at 0 or 1
-MOST_DUPLICATES = 0.5  # share of chains with another within one grey level
+LARGEST_GAP = 10.0  # |mean E⁻ - mean E⁺| in standard deviations of E within each group; alarm above this ...
+LEAST_GAP = 1.0  # ... if the gap is above this, in nats, too
+LARGEST_DRIFT = 0.25  # s‖∇E‖ / √d, how far a step moves pixels, whose range is 1; alarm above this
+LEAST_SPREAD = 1e-6  # standard deviation of E, in nats; alarm below this: a flat energy
+MOST_SATURATED = 0.99  # share of pixels at 0 or 1; alarm above this
+MOST_DUPLICATES = 0.5  # share of chains with another within one grey level; alarm above this
 GREY_LEVEL = 1 / 255
 
 
@@ -25,17 +25,17 @@ def measure(
     chains: Float[Tensor, "m ..."] | None = None,
     drift: Float[Tensor, ""] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """What tells a diverging run from a healthy one, as scalars on the device.
+    """Measurements that tell a diverging run from a healthy one, as scalars on the device.
 
-    Gives `energy_std`, within data and within chains; with chains, `gap` = mean E⁻ - mean E⁺, `gap_sigmas` = gap over
-    energy_std, and the share `duplicates` of chains; of chains that drift, the share `saturated` of pixels and `drift`,
-    by which a step moves a pixel.
+    `energy_std`: standard deviation of E within data and within chains. With chains, `gap` = mean E⁻ - mean E⁺,
+    `gap_sigmas` = gap / energy_std, and `duplicates`, the share of chains that are copies of another. With a drift,
+    `drift`, by which a step moves a pixel, and `saturated`, the share of pixels at 0 or 1.
 
     Args:
         positive: E of data.
-        negative: E of where chains ended.
-        chains: Where they ended.
-        drift: Mean ‖s ∇E‖ of their last step; None: they are binary.
+        negative: E of the images that chains ended at.
+        chains: The images that chains ended at.
+        drift: Mean ‖s ∇E‖ of the chains' last step; None: the images are binary.
     """
     variance = positive.var(correction=0)
     if negative is None or chains is None:
@@ -56,11 +56,17 @@ def measure(
     return values
 
 
-def sign(values: Mapping[str, float]) -> str | None:
+def to_floats(values: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
+    """Scalars of one device as numbers, by one transfer."""
+    numbers = torch.stack([value.float() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
+
+
+def divergence_sign(values: Mapping[str, float]) -> str | None:
     """What speaks for a divergence in one update's measurements; None where nothing does."""
-    bad = [name for name, value in values.items() if not math.isfinite(value) and name != "gap_sigmas"]
-    if bad:
-        return f"{bad[0]} is not finite"
+    not_finite = [name for name, value in values.items() if not math.isfinite(value) and name != "gap_sigmas"]
+    if not_finite:
+        return f"{not_finite[0]} is not finite"
     if values.get("drift", 0.0) > LARGEST_DRIFT:
         return f"a step moves pixels by {values['drift']:.3g} of their range, so chains jump past what they look for"
     if abs(values.get("gap", 0.0)) > LEAST_GAP and abs(values["gap_sigmas"]) > LARGEST_GAP:
@@ -76,29 +82,3 @@ def sign(values: Mapping[str, float]) -> str | None:
     if values.get("duplicates", 0.0) > MOST_DUPLICATES:
         return f"{values['duplicates']:.1%} of the chains are copies of others"
     return None
-
-
-class Alarm:
-    """Counts updates in a row with a sign of divergence.
-
-    Attributes:
-        sign: That of the last update; None: there is none, and a checkpoint may be written.
-        persisted: The sign that was there for `patience` updates in a row: the run should stop.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.reset()
-
-    def reset(self) -> None:
-        """As before the first update."""
-        self.count = 0
-        self.sign: str | None = None
-        self.persisted: str | None = None
-
-    def watch(self, values: Mapping[str, Tensor]) -> None:
-        """Look at one update's measurements; one transfer from the device."""
-        numbers = torch.stack([value.float() for value in values.values()]).tolist()
-        self.sign = sign(dict(zip(values, numbers, strict=True)))
-        self.count = self.count + 1 if self.sign else 0
-        self.persisted = self.sign if self.count >= self.patience else None

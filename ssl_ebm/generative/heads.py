@@ -1,4 +1,4 @@
-"""Energies of an image, E(x), from what an encoder gives of it: one number an image, low where the data are."""
+"""Energies of an image, E(x), from its features or projection: one number an image, low where the data are."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class FreeEnergyHead(nn.Module):
 
     @property
     def rbm(self) -> RBM:
-        """The machine."""
+        """The machine that the backbone holds."""
         backbone = self.encoder[0].backbone
         assert isinstance(backbone, RBMEncoder)
         return backbone.rbm

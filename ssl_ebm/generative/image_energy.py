@@ -13,7 +13,7 @@ from ssl_ebm.networks.encoder import Encoder
 
 
 class ImageEnergy(nn.Module):
-    """E(x) = head(encoder(x)), or head(projector(encoder(x))) or head(x): what the head reads, it says.
+    """E(x) = head(encoder(x)), or head(projector(encoder(x))) or head(x), by what the head `reads`.
 
     The networks may compute in half precision; the head gets and gives the images' precision.
 
@@ -54,7 +54,7 @@ class ImageEnergy(nn.Module):
         return embedding.to(x.dtype)
 
     def of(self, embedding: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-        """E of what the head reads."""
+        """E of images whose `embed` was computed already."""
         if isinstance(self.head, JointHead):
             assert self.bank is not None
             return self.head(embedding, self.bank)

@@ -1,4 +1,4 @@
-"""log Z by annealed importance sampling: chains go from a density that is known to the model through tempered ones.
+"""log Z by annealed importance sampling: chains move from a density of known Z to the model, through tempered ones.
 
     log Z₁ ≈ log Z₀ + log mean exp(w),   w = Σ_t (β_{t+1} - β_t) (E₀(x_t) - E₁(x_t)),   E_β = (1 - β) E₀ + β E₁
 
@@ -24,7 +24,7 @@ from ssl_ebm.generative.samplers.metropolis import HMC, MALA
 
 
 class LogPartition(NamedTuple):
-    """An estimate of log Z."""
+    """An estimate of log Z, with its error."""
 
     value: float
     standard_error: float
@@ -32,7 +32,7 @@ class LogPartition(NamedTuple):
 
 
 def linear_path(temperatures: int) -> list[float]:
-    """β from 0 to 1 in so many steps.
+    """β from 0 to 1 in equal steps.
 
     Raises:
         ValueError: There is no step.

@@ -1,4 +1,4 @@
-"""The generative part of a run: an energy of images on the run's own encoder, its chains, its loss, its alarms."""
+"""The generative term of a run's loss: an energy of images on the run's own encoder, its chains and its estimator."""
 
 from __future__ import annotations
 
@@ -7,70 +7,79 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm.energies.pairwise import Energy
-from ssl_ebm.generative.config import HEADS, LOSSES, SAMPLERS, GenerativeConfig, build
-from ssl_ebm.generative.divergence import Alarm, measure
-from ssl_ebm.generative.estimators import BatchForLoss, NoiseContrastive
+from ssl_ebm.generative.config import HEADS, GenerativeConfig
+from ssl_ebm.generative.divergence import divergence_sign, measure, to_floats
 from ssl_ebm.generative.heads import Head, JointHead
 from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.losses import BatchForLoss
 from ssl_ebm.generative.samplers.chain import Chains, each
 from ssl_ebm.generative.samplers.frozen import frozen, require_independent_samples
 from ssl_ebm.generative.samplers.replay import Draw, ReplayBuffer, uniform_noise
+from ssl_ebm.generative.sampling_free import NoiseContrastiveDensity
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.encoder import Encoder
 from ssl_ebm.networks.joint_embedding import JointEmbedding
 from ssl_ebm.objectives import Step
-
-Views = Float[Tensor, "v n c h w"] | tuple[Float[Tensor, "_ n c _ _"], ...]
+from ssl_ebm.objectives.term import Alarm, Term, Views
+from ssl_ebm.registry import build
 
 
 def create_head(config: GenerativeConfig, encoder: Encoder, *, dim: int, energy: Energy) -> Head:
     """The head that a config describes, for projections of `dim` dimensions under the objective's energy."""
-    return build("head", HEADS, config.head, features=encoder.num_features, latent=dim, energy=energy, encoder=encoder)
+    return build(
+        "generative.head",
+        HEADS,
+        config.head,
+        features=encoder.num_features,
+        latent=dim,
+        energy=energy,
+        encoder=encoder,
+    )
 
 
 def flip_half(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Each image mirrored with probability ½."""
+    """The images, each mirrored with probability ½."""
     mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     return torch.where(each(mirrored, images), images.flip(-1), images)
 
 
 def gradient_cosine(first: Tensor, second: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-    """`gradient_cosine`, of two losses' gradients by the same parameters; empty where one of them is zero.
+    """`gradient_cosine`: cos(∇L₁, ∇L₂) of two losses by the same parameters; empty where a gradient is zero.
 
-    Below 0 a step that lowers one raises the other, to first order.
+    Below 0 a step that lowers one loss raises the other, to first order.
     """
-    both = [
+    gradients = [
         torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
         for loss in (first, second)
     ]
-    left, right = (torch.cat([gradient.flatten().double() for gradient in own]) for own in both)
+    left, right = (torch.cat([part.flatten().double() for part in gradient]) for gradient in gradients)
     scale = left.norm() * right.norm()
     return {"gradient_cosine": left @ right / scale} if bool(scale > 0) else {}
 
 
-class Generative(nn.Module):
-    """What a run with a section `generative` has besides: head and chains, and the loss that it adds.
+class Generative(Term):
+    """The loss that a section `generative` adds: an energy of images trained against chains or noise.
 
-    Its state dict holds the head, the replay buffer and the ages of its chains. All randomness comes from the update's
-    generator, which is a function of the run's seed and the update, so a resumed run is the run never stopped.
+    Its state dict holds the head, the replay buffer and the ages of its chains. In logged updates it measures, at the
+    cost of two backward passes, whether its loss and the objective's pull the encoder the same way.
 
     Attributes:
         config: The section.
-        head: E from what the encoder gives.
+        head: Maps what the encoder gives to E.
         buffer: Persistent chains; None where chains start elsewhere.
-        sampler: What moves chains.
-        alarm: What is wrong, if anything.
-        compare_gradients: Measure in the next forward, at the cost of two backward passes, whether this loss and the
-            objective's pull the encoder the same way.
+        sampler: Moves the chains.
+        estimator: Estimates the loss from a batch and its chains.
+        count: Chains an update.
+        weight: Factor of the loss at the present progress.
 
     Args:
         config: The section.
         model: The run's networks.
         energy: The joint energy that trained models score pairs with.
+        dim: Of the projections.
         shape: Of one view: channels, height, width.
         seed: Of the buffer's noise.
         batch: Images that a loss is computed on.
@@ -79,6 +88,10 @@ class Generative(nn.Module):
     Raises:
         ValueError: A BatchNorm in the energy's networks, or settings that do not go together.
     """
+
+    alarm: Alarm
+    subject = "the energy of images"
+    remedy = "take more sampler steps or a generative.loss.energy_penalty"
 
     def __init__(
         self,
@@ -95,10 +108,10 @@ class Generative(nn.Module):
         super().__init__()
         self.config, self.autocast = config, autocast
         self.head = create_head(config, model.encoder, dim=dim, energy=energy)
-        self.sampler = build("sampler", SAMPLERS, config.sampler)
-        self.estimator = build("loss", LOSSES, config.loss)
+        self.sampler = config.create_sampler()
+        self.estimator = config.create_loss()
         require_independent_samples(model.encoder, *([model.projector] if self.head.reads == "projection" else []))
-        learns = isinstance(self.estimator, NoiseContrastive)
+        learns = isinstance(self.estimator, NoiseContrastiveDensity)
         self.log_normalizer = nn.Parameter(torch.zeros(())) if learns else None
         self.count = config.chains.count or batch
         self.buffer: ReplayBuffer | None = None
@@ -117,8 +130,7 @@ class Generative(nn.Module):
             )
         if config.chains.start == "data" and self.count > batch:
             raise ValueError(f"chains that start at data are at most the batch's {batch} images, got {self.count}")
-        self.alarm = Alarm(config.patience)
-        self.compare_gradients = False
+        self.alarm, self.rollbacks = Alarm(config.patience), config.rollbacks
         self.weight = 0.0 if config.warmup else config.weight
 
     def __str__(self) -> str:
@@ -132,6 +144,10 @@ class Generative(nn.Module):
         rise = min(1.0, fraction / self.config.warmup) if self.config.warmup else 1.0
         self.weight = self.config.weight * rise
 
+    def energy_parts(self) -> dict[str, nn.Module]:
+        """The head."""
+        return {"head": self.head}
+
     def forward(
         self,
         model: JointEmbedding,
@@ -140,7 +156,7 @@ class Generative(nn.Module):
         views: Views,
         generator: torch.Generator,
     ) -> Step:
-        """The objective's step with this loss added; moves the chains on.
+        """The step with weight × this loss added; moves the chains on.
 
         Energies of data come from the embeddings that the objective was computed on, so the networks run once more for
         the chains only.
@@ -149,25 +165,18 @@ class Generative(nn.Module):
             ValueError: The joint head has one view only.
         """
         x = (views if isinstance(views, Tensor) else views[0])[0]
-        bank = None
-        if isinstance(self.head, JointHead):
-            if len(embeddings.projection) < 2:
-                raise ValueError("the joint head's E(x) is a sum over other views: set views.views=2")
-            bank = embeddings.projection[1].float()
-        energy = ImageEnergy(model.encoder, model.projector, self.head, bank=bank, autocast=self.autocast)
-        read = {"images": x[None], "features": embeddings.features, "projection": embeddings.projection}[
-            self.head.reads
-        ]
-        assert read is not None
-        embedding = read[0].float()
+        energy = self._energy(model, embeddings)
+        embedding = self._read_by_head(x, embeddings)
         positive = energy.of(embedding)
         draw, chains = self._move(energy, x, generator) if self.estimator.needs_chains else (None, None)
-        offer = BatchForLoss(
+        negative = None if chains is None else energy(chains.x)
+        batch = BatchForLoss(
             energy=energy,
             x=x,
             embedding=embedding,
             positive=positive,
             chains=None if chains is None else chains.x,
+            negative=negative,
             latent=embeddings.projection[1].detach().float() if len(embeddings.projection) > 1 else None,
             past=None if self.buffer is None else self.buffer.images[: 4 * self.count],
             log_normalizer=self.log_normalizer,
@@ -176,28 +185,41 @@ class Generative(nn.Module):
             noise=getattr(self.sampler, "noise", 0.0),
             generator=generator,
         )
-        own, negative = self.estimator(offer)
-        values = measure(positive.detach(), negative, offer.chains, None if chains is None else chains.drift)
-        self.alarm.watch(values | {"loss": own.loss.detach()})
-        terms = own.terms | values | {"loss": own.loss.detach()}
+        estimate = self.estimator(batch)
+        terms = estimate.terms | self._measure(positive, negative, chains, estimate.loss)
         if chains is not None and draw is not None:
             terms |= self._chain_terms(chains, draw)
-        if self.compare_gradients and own.loss.requires_grad and step.loss.requires_grad:
-            parameters = [p for p in model.encoder.parameters() if p.requires_grad]
-            terms |= gradient_cosine(step.loss, own.loss, parameters)
-        loss = step.loss + self.weight * own.loss
+        terms |= self._gradient_terms(model.encoder, step.loss, estimate.loss)
+        loss = step.loss + self.weight * estimate.loss
         return Step(loss, step.terms | {f"image_{name}": value for name, value in terms.items()})
 
+    def _energy(self, model: JointEmbedding, embeddings: Embeddings) -> ImageEnergy:
+        """E(x) by the run's networks; of the joint head, over the batch's second views."""
+        bank = None
+        if isinstance(self.head, JointHead):
+            if len(embeddings.projection) < 2:
+                raise ValueError("the joint head's E(x) is a sum over other views: set views.views=2")
+            bank = embeddings.projection[1].float()
+        return ImageEnergy(model.encoder, model.projector, self.head, bank=bank, autocast=self.autocast)
+
+    def _read_by_head(self, x: Tensor, embeddings: Embeddings) -> Tensor:
+        """The first views as the head reads them: images, features or projections."""
+        if self.head.reads == "images":
+            return x.float()
+        embedding = embeddings.projection if self.head.reads == "projection" else embeddings.features
+        assert embedding is not None
+        return embedding[0].float()
+
     def _move(self, energy: ImageEnergy, x: Tensor, generator: torch.Generator) -> tuple[Draw, Chains]:
-        """Chains from where they start, moved on and put back; the bank is a constant to them."""
+        """Draw the images that chains start at, move them, and store persistent ones; E's bank is a constant here."""
         if self.buffer is not None:
             draw = self.buffer.draw(self.count, generator=generator)
         else:
             start = x[: self.count]
             if self.config.chains.start == "noise":
                 start = uniform_noise(x.new_empty(self.count, *x.shape[1:]), generator)
-            new = torch.zeros(self.count, dtype=torch.long, device=x.device)
-            draw = Draw(start, torch.arange(self.count, device=x.device), new)
+            age = torch.zeros(self.count, dtype=torch.long, device=x.device)
+            draw = Draw(start, torch.arange(self.count, device=x.device), age)
         with frozen(energy):
             bank = energy.bank
             energy.bank = None if bank is None else bank.detach()
@@ -208,9 +230,25 @@ class Generative(nn.Module):
             self.buffer.store(draw, chains.x, drop=lost, generator=generator)
         return draw, chains
 
+    def _gradient_terms(self, encoder: Encoder, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        """In logged updates, the cosine of two losses' gradients by the encoder's parameters, if both have one."""
+        if not (self.is_logged and first.requires_grad and second.requires_grad):
+            return {}
+        return gradient_cosine(first, second, [p for p in encoder.parameters() if p.requires_grad])
+
+    @torch.no_grad()
+    def _measure(
+        self, positive: Tensor, negative: Tensor | None, chains: Chains | None, loss: Tensor
+    ) -> dict[str, Tensor]:
+        """Measurements of divergence, and the loss; the alarm watches both."""
+        images, drift = (None, None) if chains is None else (chains.x, chains.drift)
+        values = measure(positive.detach(), negative, images, drift) | {"loss": loss.detach()}
+        self.alarm.watch(divergence_sign(to_floats(values)))
+        return values
+
     @torch.no_grad()
     def _chain_terms(self, chains: Chains, draw: Draw) -> dict[str, Tensor]:
-        """The last step's drift in units of its noise, σ √d; age; acceptance."""
+        """Drift of the chains' last step in units of its noise, σ √d; their mean age; the share of accepted steps."""
         terms: dict[str, Any] = {}
         if (noise := getattr(self.sampler, "noise", 0.0)) and chains.drift is not None:
             terms["drift_over_noise"] = chains.drift / (noise * chains.x[0].numel() ** 0.5)

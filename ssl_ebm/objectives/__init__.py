@@ -45,7 +45,7 @@ from ssl_ebm.objectives.presets.regularized import (
     wmse,
 )
 from ssl_ebm.objectives.presets.supervised import supervised
-from ssl_ebm.registry import unknown_name
+from ssl_ebm.registry import build, parameters_of, unknown_name
 from ssl_ebm.user_code import entry_points, is_external, part_name
 
 __all__ = [
@@ -107,9 +107,9 @@ FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
     },
 }
 
-OBJECTIVES = {name: build for family in FAMILIES.values() for name, build in family.items()}
+OBJECTIVES = {name: preset for family in FAMILIES.values() for name, preset in family.items()}
 
-CHANGES = (*PARTS, "graph", "pairing")  # what every objective takes beside its own arguments
+CHANGES = (*PARTS, "pairing")  # arguments of every objective, beside its own
 
 
 def list_objectives(family: str | None = None) -> list[str]:
@@ -146,8 +146,7 @@ def objective_arguments(name: str | Callable[..., Any]) -> dict[str, inspect.Par
     Raises:
         ValueError: There is no objective of that name.
     """
-    parameters = inspect.signature(objective_builder(name)).parameters
-    return {k: each for k, each in parameters.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    return parameters_of(objective_builder(name))
 
 
 @overload
@@ -171,17 +170,13 @@ def create_objective(name: str | Callable[..., Any], **kwargs: Any) -> Objective
         ValueError: Unknown name, a value out of range, or parts that do not go together.
         TypeError: Unknown or missing argument.
     """
-    parameters, label = objective_arguments(name), part_name(name)
+    builder, label = objective_builder(name), part_name(name)
+    parameters = parameters_of(builder)
     changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
-    for argument, value in kwargs.items():
-        if argument not in parameters:
-            raise TypeError(unknown_name(f"argument of objective {label!r}", argument, [*parameters, *CHANGES]))
-        if argument in ("projector", "predictor") and not isinstance(value, (MLP, NoneType)):
-            kwargs[argument] = _override(parameters[argument].default or MLP(), value, f"{label}.{argument}")
-    for argument, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and argument not in kwargs:
-            raise TypeError(f"objective {label!r} needs {argument}=...")
-    made = objective_builder(name)(**kwargs)
+    for head in ("projector", "predictor"):
+        if head in parameters and not isinstance(kwargs.get(head), (MLP, NoneType)):
+            kwargs[head] = _override(parameters[head].default or MLP(), kwargs[head], f"{label}.{head}")
+    made = build("objective", {label: builder}, {"name": label, **kwargs}, also=CHANGES)
     if changes and not isinstance(made, Objective):
         raise TypeError(
             f"objective {label!r} is not made of parts that {', '.join(changes)} could replace: leave it out"
@@ -209,11 +204,12 @@ def build_objective(section: Mapping[str, Any], objective: Any = None) -> Object
         return create_objective(name if objective is None else objective, **arguments)
     if arguments:
         raise TypeError(f"objective {name} is made already and takes no {', '.join(arguments)}: give its function")
-    own = copy.deepcopy(objective)
-    return own if isinstance(own, Objective) else FromModule(own)
+    copied = copy.deepcopy(objective)
+    return copied if isinstance(copied, Objective) else FromModule(copied)
 
 
 def _override(default: MLP, changes: Any, where: str) -> MLP:
+    """The default with the fields that a config changes."""
     if not isinstance(changes, Mapping):
         raise TypeError(f"{where} must be an MLP or a mapping of its fields, e.g. {{'out': 64}}, got {changes!r}")
     fields = [field.name for field in dataclasses.fields(MLP)]

@@ -15,7 +15,6 @@ objective:
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
@@ -28,16 +27,17 @@ from ssl_ebm.energies.pairwise import Energy
 from ssl_ebm.networks.heads import MLP, HeadSpec
 from ssl_ebm.objectives.objective import Objective, Pairing
 from ssl_ebm.objectives.parts import code_targets, contrasts, memory, negatives, noise_contrasts, regularizers, targets
-from ssl_ebm.objectives.parts.compatibility import Graph, create_graph
+from ssl_ebm.objectives.parts.compatibility import GRAPHS
 from ssl_ebm.objectives.parts.contrasts import Contrast
 from ssl_ebm.objectives.parts.memory import Memory
 from ssl_ebm.objectives.parts.negatives import Negatives
+from ssl_ebm.objectives.parts.regularizers import Regularizer
 from ssl_ebm.objectives.parts.targets import Target
-from ssl_ebm.registry import unknown_name
+from ssl_ebm.registry import build
 
 
 def _codes(*, temperature: float = 0.1, prototypes: int | None = None, dim: int) -> CodeCrossEntropy:
-    """E(a, q) = -Σ_k q_k log p(k | a); `prototypes` None: the projector gives the logits."""
+    """E(a, q) = -Σ_k q_k log p(k | a); `prototypes` None: the projector's outputs are the logits."""
     return CodeCrossEntropy(Codes(temperature=temperature, prototypes=prototypes, dim=dim))
 
 
@@ -97,6 +97,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         "koleo": regularizers.KoLeo,
         "mean_entropy": regularizers.MeanEntropy,
     },
+    "graph": GRAPHS,
 }
 
 
@@ -118,15 +119,9 @@ def custom(
     Each part is its name, or a mapping of `name` and arguments; `regularizers` maps names to arguments.
     Source: nobody's.
     """
-    given = {"energy": energy, "contrast": contrast, "negatives": negatives, "target": target}
-    parts = build_parts(given | {"regularizers": regularizers or {}}, projector, None)
+    choices = {"energy": energy, "contrast": contrast, "negatives": negatives, "target": target}
     return Objective(
-        energy=parts["energy"],
-        contrast=parts["contrast"],
-        negatives=parts["negatives"],
-        target=parts["target"],
-        regularizers=parts["regularizers"],
-        scorer=parts.get("scorer"),
+        **build_parts(choices | {"regularizers": regularizers or {}}, projector, None),
         heads=HeadSpec(projector=projector, predictor=predictor),
         pairing=pairing,
         transposed=transposed,
@@ -135,106 +130,77 @@ def custom(
 
 
 def change_parts(objective: Objective, changes: Mapping[str, Any]) -> Objective:
-    """A published objective with other parts; regularizers are added to its own, null takes one away."""
-    changes = dict(changes)
-    graph = changes.pop("graph", None)
-    if graph is not None:
-        changes["graph"] = _build_graph(graph)
-    built = {name: part for name, part in changes.items() if name not in PARTS}
-    built |= build_parts(
-        {name: part for name, part in changes.items() if name in PARTS}, objective.heads.projector, objective
-    )
-    return objective.replace(**built)
+    """A published objective with other parts; regularizers are added to its own, null takes a part away."""
+    kept = {name: value for name, value in changes.items() if name not in PARTS}
+    choices = {name: choice for name, choice in changes.items() if name in PARTS}
+    return objective.replace(**kept, **build_parts(choices, objective.heads.projector, objective))
 
 
-def _build_graph(given: Any) -> Graph:
-    if isinstance(given, Graph):
-        return given
-    arguments = {"name": given} if isinstance(given, str) else given
-    if not isinstance(arguments, Mapping) or "name" not in arguments:
-        raise TypeError(f"graph must be a name, or a mapping of name and arguments, got {given!r}")
-    valid = inspect.signature(create_graph).parameters
-    for argument in arguments:
-        if argument not in valid:
-            raise TypeError(unknown_name("argument of graph", argument, valid))
-    return create_graph(**arguments)
+def build_parts(choices: Mapping[str, Any], projector: MLP, owner: Objective | None) -> dict[str, Any]:
+    """Modules of the chosen parts; what one takes from another (dimension, codes, memory) is filled in.
 
-
-def build_parts(given: Mapping[str, Any], projector: MLP, owner: Objective | None) -> dict[str, Any]:
-    """Modules of the parts given by name; what one takes from another (dimension, codes, memory) is filled in."""
+    Args:
+        choices: Of each kind of part, a name, a mapping of `name` and arguments, or a module.
+        projector: The head that the energy sees embeddings through.
+        owner: The objective that other parts come from; None: there are no others.
+    """
     parts: dict[str, Any] = {}
     known: dict[str, Any] = {"dim": projector.dim}
-    if "energy" in given:
-        parts["energy"] = _build("energy", given["energy"], known)
+    if "energy" in choices:
+        parts["energy"] = _build("energy", choices["energy"], known)
+        parts["scorer"] = None
     energy = parts.get("energy", None if owner is None else owner.energy)
     if isinstance(energy, CodeCrossEntropy):
         prototypes = energy.codes.prototypes
         known |= {"codes": energy.codes, "count": projector.dim if prototypes is None else len(prototypes)}
-        if "energy" in given:
+        if "energy" in choices:
             parts["scorer"] = SharedCode(energy.codes, count=known["count"])
-    elif "energy" in given and owner is not None:
-        parts["scorer"] = None
     if isinstance(energy, pairwise.InverseMultiquadratic):
         known["kernel"] = energy
-    if "target" in given:
-        parts["target"] = _build_target(given["target"], known)
+    if "target" in choices:
+        parts["target"] = _build_target(choices["target"], known)
     target = parts.get("target", None if owner is None else owner.target)
     if isinstance(target, Memory):
         known |= {"memory": target, "population": len(target.vectors) or None}
-    for kind in ("contrast", "negatives"):
-        if kind in given:
-            parts[kind] = _build(kind, given[kind], known)
-    if "regularizers" in given:
-        own = {} if owner is None else dict(owner.regularizers.items())
-        if not isinstance(given["regularizers"], Mapping):
-            raise TypeError(f"regularizers must map names to arguments, got {given['regularizers']!r}")
-        for name, arguments in given["regularizers"].items():
-            own.pop(name, None)
-            if not isinstance(arguments, (Mapping, nn.Module, NoneType)):
-                raise TypeError(f"regularizer {name} takes a mapping of arguments, {{weight: 1}}, got {arguments!r}")
-            if arguments is not None:
-                built = {"name": name, **arguments} if isinstance(arguments, Mapping) else arguments
-                own[name] = _build("regularizers", built, known)
-        parts["regularizers"] = own
+    for kind in ("contrast", "negatives", "graph"):
+        if kind in choices:
+            parts[kind] = _build(kind, choices[kind], known)
+    if "regularizers" in choices:
+        kept = {} if owner is None else owner.named_regularizers
+        parts["regularizers"] = _build_regularizers(choices["regularizers"], kept, known)
     return parts
 
 
-def _build_target(given: Any, known: Mapping[str, Any]) -> Target | None:
-    """A target; those over codes wrap another one, given as `of`, a teacher if not said otherwise."""
-    if isinstance(given, Mapping) and given.get("name") in ("centred", "equipartition"):
-        given = dict(given) | {"of": _build("target", given.get("of", "teacher"), known)}
-    elif given in ("centred", "equipartition"):
-        given = {"name": given, "of": targets.Teacher()}
-    return _build("target", given, known)
+def _build_target(choice: Any, known: Mapping[str, Any]) -> Target | None:
+    """A target; those over codes wrap another one, chosen by `of`, a teacher if not said otherwise."""
+    if isinstance(choice, Mapping) and "of" in choice:
+        choice = {**choice, "of": _build("target", choice["of"], known)}
+    return _build("target", choice, {**known, "of": targets.Teacher()})
 
 
-def _build(kind: str, given: Any, known: Mapping[str, Any]) -> Any:
-    """One part from its name, or a mapping of its name and arguments."""
-    if isinstance(given, nn.Module) or (given is None and kind != "energy"):
-        return given
-    if not isinstance(given, (str, Mapping)):
-        raise TypeError(f"{kind} must be a name, or a mapping of name and arguments, got {given!r}")
-    arguments = {"name": given} if isinstance(given, str) else dict(given)
-    if "name" not in arguments:
-        raise ValueError(f"{kind} needs a name: {{name: {next(iter(PARTS[kind]))}, ...}}, got {arguments!r}")
-    name, options = arguments.pop("name"), PARTS[kind]
-    if name not in options:
-        raise ValueError(unknown_name(kind.removesuffix("s") if kind == "regularizers" else kind, str(name), options))
-    everything = inspect.signature(
-        options[name]
-    ).parameters  # a class without a constructor has torch's *args, **kwargs
-    parameters = {k: each for k, each in everything.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
-    for argument in arguments:
-        if argument not in parameters:
-            raise TypeError(unknown_name(f"argument of {kind} {name!r}", argument, parameters))
-    filled = {argument: known[argument] for argument in parameters if argument in known and argument not in arguments}
-    for argument, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and argument not in filled | arguments:
-            raise ValueError(f"{kind} {name!r} needs {argument}: {_WANTED.get(argument, 'give it as an argument')}")
-    return options[name](**filled, **arguments)
+def _build_regularizers(choices: Any, kept: Mapping[str, Regularizer], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The kept regularizers and the chosen ones, each replacing the kept one of its name; null takes that away."""
+    if not isinstance(choices, Mapping):
+        raise TypeError(f"regularizers must map names to arguments, got {choices!r}")
+    built: dict[str, Any] = {name: part for name, part in kept.items() if name not in choices}
+    for name, choice in choices.items():
+        if not isinstance(choice, (Mapping, nn.Module, NoneType)):
+            raise TypeError(f"regularizer {name} takes a mapping of arguments, {{weight: 1}}, got {choice!r}")
+        if choice is not None:
+            named = {"name": name, **choice} if isinstance(choice, Mapping) else choice
+            built[name] = _build("regularizers", named, known)
+    return built
 
 
-_WANTED = {
+def _build(kind: str, choice: Any, known: Mapping[str, Any]) -> Any:
+    """A chosen part; a module, or null where there may be no such part, stands for itself."""
+    if isinstance(choice, nn.Module) or (choice is None and kind != "energy"):
+        return choice
+    singular = "regularizer" if kind == "regularizers" else kind
+    return build(singular, PARTS[kind], choice, remedies=_REMEDIES, **known)
+
+
+_REMEDIES = {
     "codes": "choose energy 'codes', whose codes it assigns",
     "memory": "choose target 'memory', which it draws from",
     "population": "choose target 'memory', which it draws from",

@@ -20,11 +20,13 @@ from ssl_ebm import distributed
 from ssl_ebm.energies.canonical import CanonicalForm, Gaussian
 from ssl_ebm.energies.codes import CodeCrossEntropy, SharedCode
 from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.energies.rows import Rows
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.heads import HeadSpec
+from ssl_ebm.objectives.parts.borrowed import Borrowed
 from ssl_ebm.objectives.parts.compatibility import BatchNames, Graph
 from ssl_ebm.objectives.parts.contrasts import Contrast
-from ssl_ebm.objectives.parts.negatives import Comparison, Negatives, Pair, QueueNegatives
+from ssl_ebm.objectives.parts.negatives import Negatives, QueueNegatives, ViewPair
 from ssl_ebm.objectives.parts.regularizers import Regularizer
 from ssl_ebm.objectives.parts.targets import Target
 
@@ -123,7 +125,7 @@ class Objective(nn.Module):
         return cast("dict[str, Regularizer]", dict(self.regularizers.items()))
 
     def _check_parts(self) -> None:
-        contrast, has_negatives = self.contrast, type(self.negatives) is not Negatives
+        contrast, has_negatives = self.contrast, self.negatives.gives_negatives
         if contrast is None and not self.regularizers:
             raise ValueError("an objective needs a contrast, a regularizer, or both")
         if contrast is not None and contrast.needs_negatives and not has_negatives:
@@ -157,7 +159,7 @@ class Objective(nn.Module):
                 f"energy {type(self.energy).__name__} and target {type(target).__name__} do not go together: a "
                 "cross-entropy over codes needs a target that is a distribution over codes, and only it takes one"
             )
-        if target.distribution and type(self.negatives) is not Negatives:
+        if target.distribution and self.negatives.gives_negatives:
             raise ValueError("codes are limited by their target (centring, equipartition): they take no negatives")
         if target.distribution and self.transposed:
             raise ValueError("transposed makes anchors of the targets: a distribution over codes cannot be one")
@@ -170,14 +172,13 @@ class Objective(nn.Module):
                 raise ValueError(f"regularizer {name} reads a teacher's projections: give target 'teacher'")
 
     def _check_owners(self) -> None:
-        """What a part keeps in a tuple belongs to another part, which must be one of this objective's."""
+        """What a part borrows belongs to another part, which must be one of this objective's."""
         owned = {id(module) for module in self.modules()}
         for part in self.modules():
-            for module in (x for value in vars(part).values() if isinstance(value, tuple) for x in value):
-                if isinstance(module, nn.Module) and id(module) not in owned:
-                    raise ValueError(
-                        f"{type(part).__name__} uses {type(module).__name__} that was replaced: replace it, too"
-                    )
+            for borrowed in (value for value in vars(part).values() if isinstance(value, Borrowed)):
+                if id(borrowed.module) not in owned:
+                    user, used = type(part).__name__, type(borrowed.module).__name__
+                    raise ValueError(f"{user} uses {used} that was replaced: replace it, too")
 
     @property
     def uses(self) -> frozenset[str]:
@@ -265,39 +266,37 @@ class Objective(nn.Module):
         elif views:
             raise ValueError("an objective takes Embeddings alone, or one tensor [batch, dim] for each view")
         with torch.autocast(embeddings.projection.device.type, enabled=False):
-            return self._step(embeddings.float())
-
-    def _step(self, embeddings: Embeddings) -> Step:
-        self._check_shape(embeddings)
-        anchors = embeddings.projection
-        if self.heads.predictor is not None:
-            anchors = embeddings.require("prediction", why="an objective with a predictor")
-        targets = self.target(embeddings)
-        if self.pairing == "mean":
-            targets = targets[: embeddings.global_views].mean(0, keepdim=True)
-        pairs = self._pairs(len(anchors), len(targets))
-        if self.transposed:
-            anchors, targets, pairs = targets, anchors, [(b, a) for a, b in pairs]
-        samples = None
-        if self.graph is not None:
-            names = embeddings.require(self.graph.reads, why=f"a graph of {type(self.graph).__name__.lower()}")
-            samples = BatchNames(self.graph, names)
-        compared = self.negatives(self.energy, anchors, targets, pairs, samples)
-        loss, contrasted = anchors.new_zeros(()), {}
-        if self.contrast is not None:
-            value = torch.cat([self.contrast(positive, negative) for positive, negative in compared]).mean()
-            loss = loss + self.weight * value
-            contrasted["contrast"] = value.detach()
-        terms = self._energies(compared) | contrasted  # after the contrast: rows keep what they computed, and its graph
-        everywhere: dict[str, Tensor] = {}
-        for name, regularizer in self.named_regularizers.items():
-            value = regularizer(self._gathered(embeddings, regularizer, everywhere))
-            loss = loss + regularizer.weight * value
-            terms[name] = value.detach()
-        # a queue must not remember a batch that the loop will skip, and all ranks must agree on it
-        if self.training and bool(distributed.mean(loss.detach()).isfinite()):
-            self._take_note(embeddings, targets, pairs, samples)
-        return Step(loss, terms)
+            embeddings = embeddings.float()
+            self._check_shape(embeddings)
+            anchors = embeddings.projection
+            if self.heads.predictor is not None:
+                anchors = embeddings.require("prediction", why="an objective with a predictor")
+            targets = self.target(embeddings)
+            if self.pairing == "mean":
+                targets = targets[: embeddings.global_views].mean(0, keepdim=True)
+            pairs = self._pairs(len(anchors), len(targets))
+            if self.transposed:
+                anchors, targets, pairs = targets, anchors, [(b, a) for a, b in pairs]
+            names = None
+            if self.graph is not None:
+                of_samples = embeddings.require(self.graph.reads, why=f"a graph by {self.graph.reads}")
+                names = BatchNames(self.graph, of_samples)
+            compared = [comparison.rows(self.energy) for comparison in self.negatives(anchors, targets, pairs, names)]
+            loss, contrasted = anchors.new_zeros(()), {}
+            if self.contrast is not None:
+                value = torch.cat([self.contrast(positive, negative) for positive, negative in compared]).mean()
+                loss = loss + self.weight * value
+                contrasted["contrast"] = value.detach()
+            terms = self._energies(compared) | contrasted  # after the contrast, whose graph hangs on what rows keep
+            everywhere: dict[str, Tensor] = {}
+            for name, regularizer in self.named_regularizers.items():
+                value = regularizer(self._gathered(embeddings, regularizer, everywhere))
+                loss = loss + regularizer.weight * value
+                terms[name] = value.detach()
+            # a queue must not remember a batch that the loop will skip, and all ranks must agree on it
+            if self.training and bool(distributed.mean(loss.detach()).isfinite()):
+                self._take_note(embeddings, targets, pairs, names)
+            return Step(loss, terms)
 
     @staticmethod
     def _gathered(embeddings: Embeddings, regularizer: Regularizer, everywhere: dict[str, Tensor]) -> Tensor:
@@ -314,18 +313,17 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _take_note(
-        self, embeddings: Embeddings, targets: Tensor, pairs: list[Pair], samples: BatchNames | None
+        self, embeddings: Embeddings, targets: Tensor, pairs: list[ViewPair], names: BatchNames | None
     ) -> None:
-        self.negatives.update(targets, pairs, samples)
+        """Let queues, memories and running statistics follow a batch that was scored."""
+        self.negatives.update(targets, pairs, names)
         self.target.update(embeddings)
         for regularizer in self.named_regularizers.values():
             regularizer.update()
-        fitted = [
-            energy for energy in (self.energy, self.own_scorer) if energy and type(energy).update is not Energy.update
-        ]
-        if any(fitted):
+        following = [energy for energy in (self.energy, self.own_scorer) if energy is not None and energy.updates]
+        if following:
             projection = distributed.gather(embeddings.projection.detach(), dim=1)
-            for energy in fitted:
+            for energy in following:
                 energy.update(projection)
 
     def _check_shape(self, embeddings: Embeddings) -> None:
@@ -344,7 +342,7 @@ class Objective(nn.Module):
         if batch < least:
             raise ValueError(f"the objective needs a batch of at least {least} images at this dimension, got {batch}")
 
-    def _pairs(self, views: int, targets: int) -> list[Pair]:
+    def _pairs(self, views: int, targets: int) -> list[ViewPair]:
         if self.target.same_view:
             return [(v, v) for v in range(views)]
         if self.pairing == "mean":
@@ -357,7 +355,8 @@ class Objective(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _energies(compared: list[Comparison]) -> dict[str, Tensor]:
+    def _energies(compared: list[tuple[Rows, Rows | None]]) -> dict[str, Tensor]:
+        """Mean E⁺ and, where there are negatives, mean E⁻."""
         means = {"energy_positive": torch.cat([positive.mean_energy() for positive, _ in compared]).mean()}
         negatives = [negative.mean_energy() for _, negative in compared if negative is not None]
         if negatives:

@@ -20,12 +20,14 @@ from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import DataConfig
 from ssl_ebm.evaluation.evaluate import evaluate
 from ssl_ebm.report.page.page import page
-from ssl_ebm.report.runs import Run, Study, group
+from ssl_ebm.report.runs import EvaluatedRun, Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
 from ssl_ebm.report.summary import summarise
+from ssl_ebm.report.tables.further import sheets
+from ssl_ebm.report.tables.intervals import Row
 from ssl_ebm.report.tables.markdown import markdown
-from ssl_ebm.report.tables.measures import COLUMNS, sheets
-from ssl_ebm.report.tables.text import Row, plain_text
+from ssl_ebm.report.tables.measures import shown_in
+from ssl_ebm.report.tables.text import plain_text
 from ssl_ebm.run_directory import RunDirectory, write_atomically, write_json
 from ssl_ebm.user_code import Parts
 
@@ -42,7 +44,7 @@ class Comparison:
         study: Results over seeds, by which the report then shows the runs.
     """
 
-    runs: list[Run]
+    runs: list[EvaluatedRun]
     rows: list[Row]
     notes: list[str]
     warnings: list[str]
@@ -92,7 +94,7 @@ class Comparison:
             "rows": [
                 {"name": row.name, "baseline": row.baseline, "marks": list(row.marks), "trials": dict(row.trials)}
                 | dict(row.values)
-                | {"half_width": {c.key: w for c in COLUMNS if (w := row.half_width(c)) is not None}}
+                | {"half_width": {m.key: w for m in shown_in("results") if (w := row.half_width(m)) is not None}}
                 for row in self.rows
             ],
             "tables": {key: sheet.as_dict() for key, sheet in sheets(group(self.runs, self.study)).items()},
@@ -183,12 +185,12 @@ def _require_equal(values: Mapping[str, dict[str, Any]]) -> None:
                 )
 
 
-def _missing(run: Run) -> list[str]:
+def _missing(run: EvaluatedRun) -> list[str]:
     """Why parts of its results are missing."""
-    return list(run.results.get("missing", {}).values())
+    return list((run.results.get("missing") or {}).values())
 
 
-def _read(name: str, directory: RunDirectory, parts: Parts) -> Run:
+def _read(name: str, directory: RunDirectory, parts: Parts) -> EvaluatedRun:
     results = evaluate(directory.path, **vars(parts))
     try:
         metrics = directory.read_metrics()
@@ -198,9 +200,9 @@ def _read(name: str, directory: RunDirectory, parts: Parts) -> Run:
     if (path := directory.path / "gallery.npz").is_file():
         with np.load(path, allow_pickle=False) as arrays:
             gallery = dict(arrays)
-    return Run(name, directory.path, results, metrics, directory.config.read_text(encoding="utf-8"), gallery)
+    return EvaluatedRun(name, directory.path, results, metrics, directory.config.read_text(encoding="utf-8"), gallery)
 
 
-def _common_directory(runs: Sequence[Run]) -> Path:
+def _common_directory(runs: Sequence[EvaluatedRun]) -> Path:
     common = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
     return common.relative_to(Path.cwd()) if common.is_relative_to(Path.cwd()) else common

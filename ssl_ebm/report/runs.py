@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -60,10 +62,10 @@ class Group:
 
     name: str
     look: Look
-    runs: Sequence[Run]
+    runs: Sequence[EvaluatedRun]
 
     @property
-    def first(self) -> Run:
+    def first(self) -> EvaluatedRun:
         """The representative."""
         return self.runs[0]
 
@@ -74,11 +76,10 @@ class Group:
 
     def values(self, *path: str) -> list[float]:
         """The numbers at a path of the runs' results, of the runs that have one."""
-        found = [lookup(run.results, *path) for run in self.runs]
-        return [float(value) for value in found if isinstance(value, (int, float))]
+        return numbers(lookup(run.results, *path) for run in self.runs)
 
 
-def family(run: Run) -> str:
+def family(run: EvaluatedRun) -> str:
     """Of a run's objective, in words."""
     return run.results["objective"]["family"].replace("_", "-")
 
@@ -92,7 +93,12 @@ def lookup(results: Any, *path: str) -> Any:
     return results
 
 
-def group(runs: Sequence[Run], study: Study | None = None) -> list[Group]:
+def numbers(values: Iterable[Any]) -> list[float]:
+    """Those of the values that are numbers."""
+    return [float(value) for value in values if isinstance(value, (int, float))]
+
+
+def group(runs: Sequence[EvaluatedRun], study: Study | None = None) -> list[Group]:
     """Runs as they are shown: each by itself or, of a study, by objective with the lowest seed first.
 
     Up to eight have a colour each; more share their family's, and markers and dashes tell its members apart.
@@ -112,7 +118,7 @@ def group(runs: Sequence[Run], study: Study | None = None) -> list[Group]:
     return groups
 
 
-def _by_objective(runs: Sequence[Run], study: Study) -> dict[str, list[Run]]:
+def _by_objective(runs: Sequence[EvaluatedRun], study: Study) -> dict[str, list[EvaluatedRun]]:
     by_directory = {run.path.name: run for run in runs}
     named = {}
     for objective, seeds in study.runs.items():
@@ -126,7 +132,7 @@ def _by_objective(runs: Sequence[Run], study: Study) -> dict[str, list[Run]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class EvaluatedRun:
     """All that is known of a run.
 
     Attributes:
@@ -154,6 +160,13 @@ class Run:
         if known:
             return known[-1]["epoch"] * step / known[-1]["step"]
         return self.results["config"]["training"]["epochs"] if self.results["protocol"]["finished"] else None
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """Its results and, under `run`, its `family`, `epochs` and `images_per_second`, the median in training."""
+        speeds = numbers(line.get("images_per_second") for line in self.metrics)
+        speed = median(speeds) if speeds else None
+        return {**self.results, "run": {"family": family(self), "epochs": self.epochs, "images_per_second": speed}}
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """A metric by epoch."""

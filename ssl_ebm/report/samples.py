@@ -12,13 +12,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import load_data
+from ssl_ebm.data.resize import resize
 from ssl_ebm.data.splits import Images
 from ssl_ebm.evaluation.energy.of_pairs import evenly_spaced
-from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.features.frechet import frechet_distance
 from ssl_ebm.generative.draw_images import Samples
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
@@ -26,7 +27,7 @@ from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically
 from ssl_ebm.user_code import MissingPart, Parts
 
-GAP = 2  # white pixels between images
+GAP = 4  # white pixels around and between images; three times as many between blocks
 LEAST_SIDE = 40  # pixels that an image is enlarged to
 SHOWN = 64  # images a block of the picture
 REFERENCE = 10_000  # training images that samples are measured against
@@ -152,7 +153,8 @@ def _distances(judge: EnergyModel, reference: Tensor, *sets: Tensor) -> list[flo
     channels, size = judge.encoder.in_chans, judge.encoder.image_size
 
     def features(images: Tensor) -> Tensor:
-        return torch.cat([judge.features(resize_to(part, channels, size).clamp(0, 1)) for part in images.split(500)])
+        resized = resize(images.clamp(0, 1), size, channels=channels)
+        return torch.cat([judge.features(part) for part in resized.split(500)])
 
     known = features(reference)
     return [frechet_distance(features(images), known) for images in sets]
@@ -161,37 +163,23 @@ def _distances(judge: EnergyModel, reference: Tensor, *sets: Tensor) -> list[flo
 def _resized(model: EnergyModel, split: Images, count: int) -> Float[Tensor, "n c h w"]:
     """Images of a split in [0, 1], from all over it, at the size that the run was trained on."""
     images = split.images[evenly_spaced(len(split), count)].float() / 255
-    size = model.sample_shape[1:]
-    resized = images if images.shape[2:] == size else F.interpolate(images, size, mode="area")
-    return resized.clamp(0, 1).to(model.device)
+    return resize(images, model.sample_shape[-1]).to(model.device)
 
 
 def grid(blocks: list[Float[Tensor, "_ c h w"]], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
     """Pixels: blocks of images below each other, a wider gap between blocks; small images enlarged by a whole number.
 
     Args:
-        blocks: Images in [0, 1], of one size.
+        blocks: Images in [0, 1], of one size; of other than one or three channels, the first is shown.
         columns: Images a row; None: at most 16.
     """
     columns = columns or min(16, max(len(block) for block in blocks))
-    rows = []
+    pictures = []
     for block in blocks:
-        channels, height, width = block.shape[1:]
-        factor = max(1, math.ceil(LEAST_SIDE / height))
-        pixels = block.detach().float().cpu().mul(255).round().byte().numpy()
-        pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
-        if channels not in (1, 3):
-            pixels = pixels[..., :1]
-        cell = np.pad(
-            np.broadcast_to(pixels, (*pixels.shape[:3], 3)),
-            ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)),
-            constant_values=255,
-        )
-        missing = -len(cell) % columns
-        cell = np.concatenate([cell, np.full((missing, *cell.shape[1:]), 255, np.uint8)])
-        lines = cell.reshape(-1, columns, *cell.shape[1:]).transpose(0, 2, 1, 3, 4)
-        rows += [
-            lines.reshape(-1, columns * cell.shape[2], 3),
-            np.full((4 * GAP, columns * cell.shape[2], 3), 255, np.uint8),
-        ]
-    return np.concatenate(rows[:-1])
+        images = block.detach().float().cpu()
+        images = images if images.shape[1] in (1, 3) else images[:, :1]
+        images = F.interpolate(images, scale_factor=max(1, math.ceil(LEAST_SIDE / images.shape[2])))
+        white = images.new_ones(-len(images) % columns, *images.shape[1:])
+        picture = make_grid(torch.cat([images, white]), nrow=columns, padding=GAP, pad_value=1.0)
+        pictures += [picture, picture.new_ones(3, GAP, picture.shape[2])]
+    return torch.cat(pictures[:-1], dim=1).mul(255).round().byte().permute(1, 2, 0).numpy()

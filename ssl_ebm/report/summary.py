@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
-from ssl_ebm.report.runs import Run, lookup
-from ssl_ebm.report.tables.measures import COLUMNS
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.runs import EvaluatedRun
+from ssl_ebm.report.tables.intervals import Row
+from ssl_ebm.report.tables.measures import measure_of, shown_in, trials
 
 SYMBOLS = "*†‡§¶"
 MARKS = {  # of a row, in the order in which symbols are given
@@ -24,7 +23,7 @@ MARKS = {  # of a row, in the order in which symbols are given
 BUDGET = ("views.", "encoder.", "training.epochs", "training.batch_size", "optimizer.name")
 
 
-def summarise(runs: Sequence[Run]) -> tuple[list[Row], list[str], list[str]]:
+def summarise(runs: Sequence[EvaluatedRun]) -> tuple[list[Row], list[str], list[str]]:
     """Rows (one a run, then baselines), footnotes, and what makes the comparison less than fair or final."""
     marked = {run.name: _marks(run) for run in runs}
     present = [key for key in MARKS if key == "untrained" or any(key in keys for keys in marked.values())]
@@ -35,7 +34,7 @@ def summarise(runs: Sequence[Run]) -> tuple[list[Row], list[str], list[str]]:
     return rows, notes + _notes(rows), _warnings(runs)
 
 
-def _marks(run: Run) -> list[str]:
+def _marks(run: EvaluatedRun) -> list[str]:
     objective, protocol = run.results["objective"], run.results["protocol"]
     holds = {
         "unfinished": not protocol["finished"],
@@ -46,53 +45,31 @@ def _marks(run: Run) -> list[str]:
     return [key for key in MARKS if holds.get(key)]
 
 
-def _run_row(run: Run, marks: tuple[str, ...]) -> Row:
-    results = run.results
-    speeds = [line["images_per_second"] for line in run.metrics if line.get("images_per_second") is not None]
-    values = {
-        "objective": results["objective"]["name"],
-        "family": results["objective"]["family"].replace("_", "-"),
-        "epochs": run.epochs,
-        "speed": median(speeds) if speeds else None,
-    }
-    measured, trials = _measured(results["rows"]["encoder"], results["energy"]["trained"])
-    pairs = json.dumps(results["config"]["views"], sort_keys=True)
-    return Row(name=run.name, marks=marks, values=values | measured, trials=trials, pairs=pairs)
+def _run_row(run: EvaluatedRun, marks: tuple[str, ...]) -> Row:
+    values = {measure.key: measure.read(run.facts) for measure in shown_in("results")}
+    pairs = json.dumps(run.results["config"]["views"], sort_keys=True)
+    return Row(name=run.name, marks=marks, values=values, trials=trials(run.results), pairs=pairs)
 
 
-def _measured(row: Mapping[str, Any], energy: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, int]]:
-    """Values and trials of a row of evaluation.json; `energy` None: of a run whose objective is not there."""
-    values = {
-        "knn": row["knn"]["headline"]["accuracy"],
-        "linear": row["linear"]["test"]["top1"],
-        "auroc": lookup(energy, "anchor_auroc"),
-        "auroc_global": lookup(energy, "global_auroc"),
-        "d_prime": lookup(energy, "d_prime"),
-        "recall": lookup(energy, "recall", "1"),
-        "rankme": row["health"]["rankme"],
-    }
-    return values, {"test": row["linear"]["test"]["size"], "energy": row["energy"]["images"]}
-
-
-def _baseline_rows(runs: Sequence[Run], marks: tuple[str, ...]) -> list[Row]:
+def _baseline_rows(runs: Sequence[EvaluatedRun], marks: tuple[str, ...]) -> list[Row]:
     """One row for each untrained encoder and views, one for raw pixels and views; named by what differs."""
-    found: dict[str, dict[str, tuple[dict[str, str], Mapping[str, Any]]]] = {}
+    found: dict[str, dict[str, tuple[dict[str, str], EvaluatedRun]]] = {}
     for run in runs:
         config = run.results["config"]
-        for kind, row in run.results["rows"].items():
+        for kind in run.results["rows"]:
             if kind != "encoder":
                 parts = ("views",) if kind == "raw_pixels" else ("encoder", "seed", "views")
                 key = _flat({part: config[part] for part in parts})
-                found.setdefault(kind, {}).setdefault(json.dumps(key, sort_keys=True), (key, row))
+                found.setdefault(kind, {}).setdefault(json.dumps(key, sort_keys=True), (key, run))
     rows = []
     for kind in sorted(found, key=lambda kind: kind == "raw_pixels"):
         settings = [key for key, _ in found[kind].values()]
         differing = [k for k in dict.fromkeys(itertools.chain(*settings)) if len({key.get(k) for key in settings}) > 1]
-        for key, row in found[kind].values():
+        for key, run in found[kind].values():
             label = ", ".join(f"{_last(k)} {key.get(k, 'default')}" for k in differing)
             name = kind.replace("_", " ") + (f" ({label})" if label else "")
-            values, trials = _measured(row, row["energy"])
-            rows.append(Row(name=name, baseline=True, marks=marks, values=values, trials=trials))
+            values = {m.key: m.read(run.facts, kind) for m in shown_in("results") if m.of_baselines}
+            rows.append(Row(name=name, baseline=True, marks=marks, values=values, trials=trials(run.results, kind)))
     return rows
 
 
@@ -112,8 +89,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     """Footnotes that hold for all rows."""
 
     def interval(key: str) -> str:
-        column = next(column for column in COLUMNS if column.key == key)
-        widths = [100 * width for row in rows if (width := row.half_width(column)) is not None]
+        widths = [100 * width for row in rows if (width := row.half_width(measure_of(key))) is not None]
         low, high = f"{min(widths):.1f}", f"{max(widths):.1f}"
         return f"±{low}" if low == high else f"±{low} to {high}"
 
@@ -132,34 +108,41 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
+def _warnings(runs: Sequence[EvaluatedRun]) -> list[str]:
     warnings = []
     for run in runs:
         if not run.results["protocol"]["finished"]:
             epochs = "?" if run.epochs is None else f"{run.epochs:.4g}"
             planned = run.results["config"]["training"]["epochs"]
             warnings.append(f"{run.name} is unfinished: {epochs} of {planned:g} epochs.")
-    for key, groups in differing(runs, BUDGET).items():
-        described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
-        warnings.append(f"The runs differ in {key} ({described}).")
-    seen: dict[str, list[str]] = {}
-    for run in runs:
-        for sign in signs(run):
-            seen.setdefault(sign, []).append(run.name)
-    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in seen.items()]
+    return warnings + said_differences(runs, BUDGET, "runs") + said_signs(runs)
 
 
-def differing(runs: Sequence[Run], prefixes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Of config keys that start so, those with several values, and the names of the runs that have each."""
+def said_differences(runs: Sequence[EvaluatedRun], prefixes: Sequence[str], what: str) -> list[str]:
+    """A sentence for each config key that starts so and has several values, with the runs that have each."""
     flat = {run.name: _flat(run.results["config"]) for run in runs}
     keys = dict.fromkeys(key for own in flat.values() for key in own if key.startswith(tuple(prefixes)))
-    groups: dict[str, dict[str, list[str]]] = {key: {} for key in keys}
-    for key, (name, own) in itertools.product(keys, flat.items()):
-        groups[key].setdefault(own.get(key, "default"), []).append(name)
-    return {key: values for key, values in groups.items() if len(values) > 1}
+    sentences = []
+    for key in keys:
+        names: dict[str, list[str]] = {}
+        for name, own in flat.items():
+            names.setdefault(own.get(key, "default"), []).append(name)
+        if len(names) > 1:
+            described = "; ".join(f"{value}: {', '.join(own)}" for value, own in names.items())
+            sentences.append(f"The {what} differ in {key} ({described}).")
+    return sentences
 
 
-def signs(run: Run) -> list[str]:
+def said_signs(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """A sentence for each of the runs' signs, with the names of the runs that have it."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        for sign in signs(run):
+            names.setdefault(sign, []).append(run.name)
+    return [f"{', '.join(own)}: {sign}." for sign, own in names.items()]
+
+
+def signs(run: EvaluatedRun) -> list[str]:
     """What a reader must know before believing a run's numbers."""
     row, found = run.results["rows"]["encoder"], []
     alarms = [line for line in run.metrics if line.get("collapse")]

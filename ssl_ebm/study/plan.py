@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from ssl_ebm.config import Config, compose, load_config, read_mapping
+from ssl_ebm.config import Config, compose, load_config, merge, read_mapping, read_run, replace_value
 from ssl_ebm.objectives import build_objective, list_objectives
 from ssl_ebm.registry import unknown_name
 from ssl_ebm.training.user_parts import adopt
@@ -198,17 +197,18 @@ def _with_parts(study: StudyConfig, parts: Mapping[str, str]) -> StudyConfig:
 
 def _resolved(study: StudyConfig) -> StudyConfig:
     """The same study with its files read in: no later change to them changes it."""
-    base = read_mapping(study.base)
+    base = read_run(study.base)
     objectives = []
     for entry in study.entries:
         has_preset = study.presets and entry.name in list_objectives()
-        preset = read_mapping(Path(study.presets) / f"{entry.name}.yaml") if has_preset else {}
-        of_base = [base["objective"]] if base.get("objective", {}).get("name") == entry.name else []
-        arguments = OmegaConf.merge(*of_base, preset.get("objective", {}), entry.changes.get("objective", {}))
-        given = {"optimizer": preset.get("optimizer", {}), "objective": {**arguments, "name": entry.name}}
-        changes = OmegaConf.merge(given, dict(entry.changes))
-        objectives.append({"name": entry.name, "label": entry.label, **OmegaConf.to_container(changes)})  # type: ignore
-    base = {key: value for key, value in base.items() if key != "objective"}
+        preset = read_run(Path(study.presets) / f"{entry.name}.yaml") if has_preset else {}
+        of_base = base["objective"] if base.get("objective", {}).get("name") == entry.name else {}
+        defaults = {
+            "optimizer": preset.get("optimizer", {}),
+            "objective": merge(of_base, preset.get("objective", {})) | {"name": entry.name},
+        }
+        objectives.append({"name": entry.name, "label": entry.label, **merge(defaults, entry.changes)})
+    base = {key: value for key, value in base.items() if key not in ("objective", "run_dir", "seed")}
     return replace(study, base=base, presets="", objectives=objectives)
 
 
@@ -267,17 +267,16 @@ def _run(
     folder = study.path / cell.label / ("" if trial is None else "tuning")
     name = f"{entry.label}-s{seed}" if trial is None else f"{entry.label}-t{trial}"
     replaced = ["encoder"] if cell.parts["encoder"] else []
-    merged = OmegaConf.merge(
+    layers = [
         {key: value for key, value in study.base.items() if key not in replaced},
         {"training": study.budget},
         {key: value for key, value in cell.parts.items() if value},
-        dict(entry.changes),
-    )
+        entry.changes,
+    ]
+    values: dict[str, Any] = reduce(merge, layers, {})
     for key, value in point.items():
-        OmegaConf.update(merged, key, value)
+        values = replace_value(values, key, value)
     if trial is not None:  # its last update measures kNN on the validation split, so that nothing reads the test split
-        OmegaConf.update(merged, "training.knn_every_epochs", 1.0)
-    OmegaConf.update(merged, "run_dir", str(folder / name))
-    OmegaConf.update(merged, "seed", seed)
-    config = load_config(OmegaConf.to_container(merged))  # type: ignore[arg-type]
+        values = replace_value(values, "training.knn_every_epochs", 1.0)
+    config = load_config(values | {"run_dir": str(folder / name), "seed": seed})
     return PlannedRun(name, entry.label, cell.label, seed, config, dict(point) if trial is not None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ssl_ebm.training.interrupt import Interrupt
 
 POLL_SECONDS = 0.1
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def run_jobs(
                     done += 1
                     if code != 0:
                         failed[job.name] = _reason(job, code)
-                        tqdm.write(f"{job.name} failed: {failed[job.name]}")
+                        logger.warning("%s failed: %s", job.name, failed[job.name])
                     progress([job.name for job, _ in running.processes.values()], done)
         finally:
             running.stop()

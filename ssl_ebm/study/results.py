@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from ssl_ebm.evaluation.results import BASELINES
 from ssl_ebm.report.compare import Comparison, compare
-from ssl_ebm.report.runs import Run, Study
-from ssl_ebm.report.summary import BUDGET, differing, signs, summarise
+from ssl_ebm.report.runs import EvaluatedRun, Study, numbers
+from ssl_ebm.report.summary import BUDGET, said_differences, said_signs, summarise
+from ssl_ebm.report.tables.measures import Measure, shown_in
 from ssl_ebm.run_directory import write_json
 from ssl_ebm.study.plan import PlannedRun, StudyConfig, plan, read_study
 from ssl_ebm.study.state import EVALUATED, state_of
 from ssl_ebm.study.statistics import Analysis, analyse, mean_ranks
-from ssl_ebm.study.summary import MEASURES, NOTES, Measure, as_text, findings, tuned
+from ssl_ebm.study.summary import NOTES, as_text, findings, tuned
 
 # keys that objectives of a study may differ in, which a reader must know
 DIFFERENCES = (*BUDGET, "optimizer.", "training.", "objective.projector", "objective.predictor")
-BASELINES = ("random_encoder", "pretrained_encoder", "raw_pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class StudyResults:
 
     name: str
     directory: Path
-    runs: Mapping[str, Mapping[int, Run]]
+    runs: Mapping[str, Mapping[int, EvaluatedRun]]
     table: Mapping[str, Mapping[str, Mapping[str, Any]]]
     analyses: Mapping[str, Analysis]
     ranks: Mapping[str, Mapping[str, float]]
@@ -118,7 +119,7 @@ def study_results(directory: str | Path, failed: Mapping[str, str] | None = None
     if not done:
         raise RuntimeError(f"no run of {directory} is evaluated yet: see its jobs/*.log for what went wrong")
     compared = compare([run.path for run in done]).runs
-    runs: dict[str, dict[int, Run]] = {}
+    runs: dict[str, dict[int, EvaluatedRun]] = {}
     for plan_of, run in zip(done, compared, strict=True):
         runs.setdefault(plan_of.label, {})[plan_of.seed] = replace(run, name=plan_of.name)
     return _summarised(study, directory, cell, runs, tuning, failed, _unfair(runs, planned, done, failed))
@@ -128,7 +129,7 @@ def _summarised(
     study: StudyConfig,
     directory: Path,
     cell: str,
-    runs: Mapping[str, Mapping[int, Run]],
+    runs: Mapping[str, Mapping[int, EvaluatedRun]],
     tuning: Mapping[str, Any] | None,
     failed: Mapping[str, str],
     warnings: Sequence[str],
@@ -138,10 +139,8 @@ def _summarised(
     compared = {label: own for label, own in runs.items() if len(own) > 1 or not over_seeds}
     analyses, ranks = {}, {}
     table: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in runs}
-    for measure in MEASURES:
-        seeds = {
-            label: _known({s: measure.of_run(run.results) for s, run in own.items()}) for label, own in runs.items()
-        }
+    for measure in shown_in("study"):
+        seeds = {label: _known({s: measure.read(run.facts) for s, run in own.items()}) for label, own in runs.items()}
         for label, known in seeds.items():
             table[label][measure.key] = _cell(list(known.values()))
         if not (over_seeds or measure.by_image):
@@ -149,13 +148,14 @@ def _summarised(
         values = {label: _values(measure, own) for label, own in compared.items() if len(seeds[label]) == len(own)}
         if not values:
             continue
-        analysis = analyse(values, over_seeds=over_seeds)
+        high = measure.better != "low"
+        analysis = analyse(values, larger_is_better=high, over_seeds=over_seeds)
         for label, estimate in analysis.estimates.items():
             table[label][measure.key] |= {"low": estimate.low, "high": estimate.high}
-        if measure.ranked:
+        if measure.better:
             analyses[measure.key] = analysis
             if set.intersection(*(set(seeds[label]) for label in values)):
-                ranks[measure.key] = mean_ranks({label: seeds[label] for label in values})
+                ranks[measure.key] = mean_ranks({label: seeds[label] for label in values}, larger_is_better=high)
     order = sorted(table, key=lambda label: -table[label]["linear"]["mean"])
     rows = {label: table[label] for label in order} | _baselines(runs)
     name = f"{study.name}/{cell}" if cell else study.name
@@ -170,14 +170,14 @@ def _cell(seeds: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(seeds)) if seeds else None, "low": None, "high": None, "seeds": list(seeds)}
 
 
-def _values(measure: Measure, runs: Mapping[int, Run]) -> np.ndarray:
+def _values(measure: Measure, runs: Mapping[int, EvaluatedRun]) -> np.ndarray:
     """[seeds, test images] of a measure that is a mean over them, else [seeds, 1]."""
     if not measure.by_image:
-        return np.array([[measure.of_run(run.results)] for run in runs.values()], dtype=np.float64)
+        return np.array([[measure.read(run.facts)] for run in runs.values()], dtype=np.float64)
     return np.stack([correct(run.path, measure.key) for run in runs.values()])
 
 
-def _require_one_test_set(runs: Sequence[Run]) -> None:
+def _require_one_test_set(runs: Sequence[EvaluatedRun]) -> None:
     """Check that all runs were tested on images with the same labels in the same order."""
     first, *others = ((run, np.load(run.path / "features" / "test_labels.npy", allow_pickle=False)) for run in runs)
     for run, labels in others:
@@ -194,22 +194,20 @@ def correct(run: Path, key: str) -> np.ndarray:
         return (predictions[key] == labels).astype(np.float64)
 
 
-def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _baselines(runs: Mapping[str, Mapping[int, EvaluatedRun]]) -> dict[str, dict[str, dict[str, Any]]]:
     """What needs no training: one value a seed of the initial encoder, and one of raw pixels."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in BASELINES:
-        found: dict[int, Mapping[str, Any]] = {}
+        of_seeds: dict[int, EvaluatedRun] = {}
         for own in runs.values():
             for seed, run in own.items():
                 if kind in run.results["rows"]:
-                    found.setdefault(seed if kind == "random_encoder" else 0, run.results["rows"][kind])
-        if not found:
+                    of_seeds.setdefault(seed if kind == "random_encoder" else 0, run)
+        if not of_seeds:
             continue
         row: dict[str, dict[str, Any]] = {}
-        for measure in MEASURES:
-            seeds = [
-                value for result in found.values() if (value := measure.of_row(result, result["energy"])) is not None
-            ]
+        for measure in shown_in("study"):
+            seeds = numbers(measure.read(run.facts, kind) for run in of_seeds.values())
             row[measure.key] = _cell(seeds)
             if len(seeds) > 1:
                 estimate = analyse({kind: np.array(seeds)[:, None]}).estimates[kind]
@@ -219,7 +217,7 @@ def _baselines(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, dic
 
 
 def _unfair(
-    runs: Mapping[str, Mapping[int, Run]],
+    runs: Mapping[str, Mapping[int, EvaluatedRun]],
     planned: Sequence[PlannedRun],
     done: Sequence[PlannedRun],
     failed: Mapping[str, str],
@@ -238,12 +236,5 @@ def _unfair(
         alone = [label for label, own in runs.items() if len(own) == 1]
         warnings += [f"{label} has one seed: no interval, and no test." for label in alone]
     first = [replace(next(iter(own.values())), name=label) for label, own in runs.items()]
-    for key, groups in differing(first, DIFFERENCES).items():
-        described = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
-        warnings.append(f"The objectives differ in {key} ({described}).")
-    said: dict[str, list[str]] = {}
-    for own in runs.values():
-        for run in own.values():
-            for sign in signs(run):
-                said.setdefault(sign, []).append(run.name)
-    return warnings + [f"{', '.join(names)}: {sign}." for sign, names in said.items()]
+    every = [run for own in runs.values() for run in own.values()]
+    return warnings + said_differences(first, DIFFERENCES, "objectives") + said_signs(every)

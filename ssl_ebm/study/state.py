@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ssl_ebm.config import differences, load_config, save_config
-from ssl_ebm.evaluation.evaluate import VERSION
+from ssl_ebm.evaluation.stored import current_results, fingerprint
 from ssl_ebm.run_directory import RunDirectory, write_atomically
 from ssl_ebm.study.plan import PlannedRun, StudyConfig
 from ssl_ebm.study.processes import Slot, slots
@@ -31,11 +29,7 @@ def state_of(run: PlannedRun) -> str:
 
 def is_evaluated(run: RunDirectory) -> bool:
     """Whether its results are of its weights and of today's protocol."""
-    if not run.evaluation.is_file():
-        return False
-    protocol = json.loads(run.evaluation.read_text())["protocol"]
-    weights = hashlib.sha256(run.encoder.read_bytes()).hexdigest()
-    return protocol["version"] == VERSION and protocol["weights"] == weights
+    return current_results(run.evaluation, fingerprint(run.encoder)) is not None
 
 
 def places_of(study: StudyConfig, runs: Sequence[PlannedRun]) -> list[Slot]:

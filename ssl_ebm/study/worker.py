@@ -6,6 +6,7 @@ python -m ssl_ebm.study.worker CONFIG [--train-only]
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="YAML file of the run")
     parser.add_argument("--train-only", action="store_true")
     options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ssl_ebm").setLevel(logging.INFO)
     try:
         config = load_config(options.config)
         run = train(config)

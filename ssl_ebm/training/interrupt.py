@@ -1,4 +1,4 @@
-"""Stop between two updates, not within one: what is saved then is a state that the run had."""
+"""A request to stop, by Ctrl-C or SIGTERM, that the loop answers between two updates, where it can save its state."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """While it is entered, the first SIGINT or SIGTERM sets `requested`; a second one takes its usual course."""
+    """A context in which the first SIGINT or SIGTERM sets `requested`; a second one takes its usual course.
+
+    Outside of the main thread, where Python handles no signals, `requested` stays False.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: dict[int, signal._HANDLER] = {}
+        self._handlers: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
+                self._handlers[number] = signal.signal(number, self._request)
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
@@ -25,7 +28,7 @@ class Interrupt:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def __exit__(

@@ -1,11 +1,11 @@
-"""Everything that a training consists of: checked and built from a config, saved, restored."""
+"""A run in training: built from a config after checks, saved to its directory, restored, described."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from ssl_ebm.networks.joint_embedding import JointEmbedding
 from ssl_ebm.objectives import Objective, build_objective, objective_arguments
 from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.objectives.from_module import FromModule
+from ssl_ebm.objectives.term import Term
 from ssl_ebm.optim import create_optimizer
 from ssl_ebm.run_directory import RunDirectory, load_checkpoint, save_checkpoint, save_tensors
 from ssl_ebm.user_code import Parts
@@ -46,7 +47,16 @@ class OnMeasure(Protocol):
 
 @dataclass
 class Run:
-    """All that a training consists of."""
+    """What is trained, what it is trained on, and how far it is.
+
+    Attributes:
+        images: All that it pretrains on, uint8 [N, C, H, W], on the device.
+        labels: Of the images.
+        terms: Losses that are added to the objective's, by name.
+        step: Updates made so far, skipped ones included.
+        skipped: Updates in a row that were skipped, up to the last one.
+        rollbacks: How often it returned to its last checkpoint because it diverged.
+    """
 
     config: Config
     directory: RunDirectory
@@ -58,27 +68,16 @@ class Run:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
-    generative: Generative | None = None
+    terms: dict[str, Term] = field(default_factory=dict)
     step: int = 0
     skipped: int = 0
     rollbacks: int = 0
     on_measure: OnMeasure | None = None
 
     @property
-    def rate_factor(self) -> float:
-        """Of the learning rate: halved at every roll-back, so that a run does not diverge as it did."""
-        return 0.5**self.rollbacks
-
-    @property
-    def parts(self) -> list[JointEmbedding | Objective | FromModule | Generative]:
+    def parts(self) -> list[JointEmbedding | Objective | FromModule | Term]:
         """What has parameters and follows the training's progress."""
-        return [self.model, self.objective, *([] if self.generative is None else [self.generative])]
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the last update showed a sign of divergence, so that it must not replace the last good checkpoint."""
-        alarmed = self.generative is not None and self.generative.alarm.sign is not None
-        return alarmed and self.step < self.total_steps
+        return [self.model, self.objective, *self.terms.values()]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,18 +86,28 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
+        """Updates of the whole run, at least one."""
         return max(1, round(self.config.training.epochs * self.steps_per_epoch))
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether what is done every so many updates, and after the last one, is done after update `step`; 0: never."""
+        return every > 0 and (step % every == 0 or step == self.total_steps)
 
 
 def prepare(config: Config, *, parts: Parts | None = None, local_rank: int = 0, resume: bool = False) -> Run:
-    """Check everything, load the data, build networks and optimiser; before the first step.
+    """Check a config, load its data, build its networks and optimiser; resumed, with the last checkpoint's state.
 
     Args:
         config: Of the run; `adopt` has recorded the user's own parts in it.
         parts: Those parts; None: there are none.
         local_rank: Of this process on its machine.
         resume: Continue from the last checkpoint.
+
+    Raises:
+        FileExistsError: The run directory exists and `resume` is False.
+        FileNotFoundError: There is no checkpoint to resume from.
+        MissingPart: The config names code of the user's that is not among the parts.
+        ValueError: Anything that the config asks for and cannot be had.
     """
     directory = RunDirectory(Path(config.run_dir))
     parts = (parts or Parts()).resolved(config)
@@ -138,11 +147,11 @@ def _pretraining_images(splits: Splits, by_label: bool) -> tuple[Tensor, Tensor]
     return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
 
-def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute, user: Parts) -> Run:
+def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Compute, user_parts: Parts) -> Run:
     size = splits.image_size
     torch.manual_seed(config.seed)  # an objective may have weights of its own
-    objective = build_objective(config.objective, user.objective)
-    views = build_views(config.views, splits.train.images[:2], user.views)
+    objective = build_objective(config.objective, user_parts.objective)
+    views = build_views(config.views, splits.train.images[:2], user_parts.views)
     images, labels = _pretraining_images(splits, objective.by_label)
     objective.fit_to(len(images))
     batch, parts = config.training.batch_size, config.training.accumulate * distributed.world_size()
@@ -165,7 +174,7 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     torch.manual_seed(config.seed)
     encoder = build_encoder(
         config.encoder,
-        user.encoder,
+        user_parts.encoder,
         in_chans=splits.in_chans,
         image_size=size,
         mean=statistics[1].tolist(),
@@ -177,8 +186,7 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
     if distributed.world_size() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if compute.device.type == "cuda" else model
     objective = objective.to(compute.device)
-    generative = _build_generative(config, compute, views, model, objective)
-    trained = [model, objective, *([] if generative is None else [generative])]
+    terms = _build_terms(config, compute, views, model, objective)
     return Run(
         config,
         directory,
@@ -187,22 +195,23 @@ def _build(config: Config, directory: RunDirectory, splits: Splits, compute: Com
         views,
         model,
         objective,
-        create_optimizer(trained, config.optimizer),
+        create_optimizer([model, objective, *terms.values()], config.optimizer),
         images.to(compute.device),
         labels.to(compute.device),
-        generative,
+        terms,
     )
 
 
-def _build_generative(
+def _build_terms(
     config: Config,
     compute: Compute,
     views: Views | MultiCrop | UserViews,
     model: JointEmbedding,
     objective: Objective | FromModule,
-) -> Generative | None:
+) -> dict[str, Term]:
+    """The losses that the config adds to the objective's."""
     if config.generative is None:
-        return None
+        return {}
     if isinstance(views, UserViews) and views.size != model.encoder.image_size:
         raise ValueError(
             f"with a section generative, views of your own must have the images' {model.encoder.image_size} pixels, "
@@ -212,7 +221,7 @@ def _build_generative(
         raise ValueError(
             "a section generative trains on one process: each has chains of its own, and a checkpoint holds one's"
         )
-    return Generative(
+    generative = Generative(
         config.generative,
         model,
         energy=objective.scorer,
@@ -221,7 +230,8 @@ def _build_generative(
         seed=config.seed,
         batch=config.training.batch_size // config.training.accumulate,
         autocast=compute.autocast,
-    ).to(compute.device)
+    )
+    return {"generative": generative.to(compute.device)}
 
 
 def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
@@ -229,37 +239,18 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
     run.model.load_state_dict(checkpoint["model"])
     run.objective.load_state_dict(checkpoint["objective"])
     run.optimizer.load_state_dict(checkpoint["optimizer"])
-    if run.generative is not None:
-        run.generative.load_state_dict(checkpoint["generative"])
-    run.step, run.skipped, run.rollbacks = checkpoint["step"], checkpoint["skipped"], checkpoint.get("rollbacks", 0)
-
-
-def roll_back(run: Run) -> bool:
-    """Put a run whose energy of images diverged back to its last checkpoint; the learning rate is halved from there.
-
-    False, and nothing changed, without a checkpoint or after `generative.rollbacks` of them. The checkpoint is written
-    again with the count, so that a run that is then interrupted resumes as it would have gone on.
-    """
-    if run.generative is None or run.rollbacks >= run.generative.config.rollbacks:
-        return False
-    if not run.directory.checkpoint.is_file():
-        return False
-    done = run.rollbacks
-    restore(run, load_checkpoint(run.directory.checkpoint))
-    run.skipped, run.rollbacks = 0, done + 1
-    run.generative.alarm.reset()
-    save(run)
-    return True
+    for name, term in run.terms.items():
+        term.load_state_dict(checkpoint["terms"][name])
+    run.step, run.skipped, run.rollbacks = (checkpoint[name] for name in ("step", "skipped", "rollbacks"))
 
 
 def save(run: Run) -> None:
-    """Write the checkpoint, and the weights that a user keeps."""
+    """Write the checkpoint, and the weights that a user keeps; by the first process only."""
     if distributed.rank() > 0:
         return
-    state: dict[str, Any] = {"step": run.step, "skipped": run.skipped, "rollbacks": run.rollbacks}
+    state: dict[str, Any] = {name: getattr(run, name) for name in ("step", "skipped", "rollbacks")}
     state |= {name: getattr(run, name).state_dict() for name in ("model", "objective", "optimizer")}
-    if run.generative is not None:
-        state["generative"] = run.generative.state_dict()
+    state["terms"] = {name: term.state_dict() for name, term in run.terms.items()}
     save_checkpoint(run.directory.checkpoint, state)
     images = json.dumps({"in_chans": run.splits.in_chans, "image_size": run.splits.image_size})
     metadata = {
@@ -268,11 +259,11 @@ def save(run: Run) -> None:
         "step": str(run.step),
         "finished": str(run.step >= run.total_steps),
     }
-    save_tensors(run.directory.encoder, energy_model_tensors(run.model, run.objective, run.generative), metadata)
+    save_tensors(run.directory.encoder, energy_model_tensors(run.model, run.objective, run.terms.values()), metadata)
 
 
 def describe(run: Run) -> str:
-    """What is about to happen, a line each for data, encoder, views, objective, compute and training."""
+    """The run in words: a line each for data, encoder, views, objective, compute, training and the added terms."""
     encoder, config, heads = run.model.encoder, run.config, run.objective.heads
     shape = f"{encoder.in_chans}×{encoder.image_size}×{encoder.image_size}"
     millions = sum(p.numel() for p in encoder.parameters()) / 1e6
@@ -288,22 +279,21 @@ def describe(run: Run) -> str:
         "training": f"{run.total_steps:,} updates of {config.training.batch_size} images "
         f"({config.training.epochs:g} epochs), {config.optimizer.name}, into {run.directory.path}",
     }
-    if run.generative is not None:
-        lines["generative"] = str(run.generative)
+    lines |= {name: str(term) for name, term in run.terms.items()}
     return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
 
 
 def energy_model_tensors(
-    model: JointEmbedding, objective: Objective | FromModule, generative: Generative | None = None
+    model: JointEmbedding, objective: Objective | FromModule, terms: Iterable[Term] = ()
 ) -> dict[str, Tensor]:
-    """Of a training's state, the tensors of an `EnergyModel`."""
+    """The tensors of an `EnergyModel`, by name, out of the modules that a run trains."""
     parts: dict[str, nn.Module] = {
         "encoder": model.encoder,
         "projector": model.projector,
         "scorer": objective.scorer,
     }
-    if generative is not None:
-        parts["head"] = generative.head
+    for term in terms:
+        parts |= term.energy_parts()
     if objective.canonical_form is not None:
         parts["canonical_form"] = objective.canonical_form
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}

@@ -1,17 +1,22 @@
 """Results of a run: features and numbers are kept, and made anew where the weights changed."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
 import ssl_ebm.evaluation.evaluate as module
+import ssl_ebm.evaluation.rows as rows
 from ssl_ebm.config import load_config, save_config
 from ssl_ebm.data.datasets import DataError
 from ssl_ebm.evaluation import sgd_probe
 from ssl_ebm.evaluation.evaluate import evaluate
 from ssl_ebm.evaluation.features.bank import Bank
+from ssl_ebm.evaluation.results import EncoderRow, PairEnergies, Results
+from ssl_ebm.evaluation.schema import mismatches
+from ssl_ebm.evaluation.stored import read_results
 from ssl_ebm.training.run import prepare, save
 
 PROBES = {"knn", "linear", "ridge", "few_shot"}
@@ -48,7 +53,8 @@ def extracted(monkeypatch):
         names.append(name)
         return extract(encode, splits, device, protocol, name)
 
-    monkeypatch.setattr(module, "extract_bank", count)
+    for place in (module, rows):
+        monkeypatch.setattr(place, "extract_bank", count)
     return names
 
 
@@ -77,6 +83,15 @@ def test_features_are_extracted_once_for_each_state_of_the_weights(run, extracte
     assert Bank.load(path / "features").protocol["weights"] == changed["protocol"]["weights"]
 
 
+def test_the_file_is_what_its_schema_describes(run):
+    evaluate(run.directory.path)
+    content = read_results(run.directory.evaluation)
+    assert list(mismatches(content, Results)) == [], "nothing is missing or undescribed"
+    parts = ((content, Results), (content["rows"]["encoder"], EncoderRow), (content["energy"], PairEnergies))
+    absent = {field.name for part, kind in parts for field in fields(kind)} - {key for part, _ in parts for key in part}
+    assert absent <= {"sgd", "missing"}, "the report's tests would not see a part that is no longer written"
+
+
 def test_the_sgd_probe_is_added_where_asked_once_and_from_the_kept_features(run, extracted, monkeypatch):
     path = run.directory.path
     evaluate(path)
@@ -91,5 +106,6 @@ def test_the_sgd_probe_is_added_where_asked_once_and_from_the_kept_features(run,
     results = evaluate(path, sgd=True)
     assert results["rows"]["encoder"]["sgd"]["test"]["size"] == asked[0]
     assert "predictions" not in results["rows"]["encoder"]["sgd"]["test"]
+    assert list(mismatches(read_results(path / "evaluation.json"), Results)) == []
     assert evaluate(path, sgd=True) == evaluate(path) == json.loads(json.dumps(results))
     assert len(asked) == 1 and extracted == []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
 
 import ssl_ebm
 from ssl_ebm.cli import main
@@ -139,8 +140,8 @@ def test_features_are_those_of_the_model_on_its_own_input():
     config = timm.get_pretrained_cfg("test_resnet")
     assert encoder.in_chans == 3 and encoder.image_size == config.input_size[-1]
     grey = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    size = (encoder.image_size, encoder.image_size)
-    resized = F.interpolate(grey.expand(-1, 3, -1, -1), size, mode="bicubic", antialias=True).clamp(0, 1)
+    size = [encoder.image_size] * 2
+    resized = tv.resize(grey.expand(-1, 3, -1, -1), size, InterpolationMode.BILINEAR, antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (config.mean, config.std))
     with torch.no_grad():
         assert torch.allclose(external._encode(encoder, grey), encoder.backbone((resized - mean) / std), atol=1e-5)

@@ -1,23 +1,23 @@
 """Losses whose optimum is known in closed form, on Gaussians and mixtures; signs included."""
 
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from ssl_ebm.generative.losses import (
-    chain_divergence,
-    conditional_noise_contrastive,
-    denoising_score_matching,
-    geometric_noises,
-    latent_guided,
-    maximum_likelihood,
-    noise_contrastive,
-    sliced_score_matching,
-)
+from ssl_ebm.generative.heads import NormHead
+from ssl_ebm.generative.image_energy import ImageEnergy
+from ssl_ebm.generative.losses import BatchForLoss, LatentGuided, MaximumLikelihood, chain_divergence
 from ssl_ebm.generative.samplers.chain import energy_and_gradient
 from ssl_ebm.generative.samplers.langevin import SGLD
+from ssl_ebm.generative.sampling_free import (
+    ConditionalNoiseContrastive,
+    DenoisingScore,
+    NoiseContrastiveDensity,
+    SlicedScore,
+)
+from ssl_ebm.networks.encoder import create_encoder
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -38,6 +38,19 @@ def gaussian(a):
     return lambda x: a * x.square().flatten(1).sum(1) / 2
 
 
+def batch(energy, x, **parts):
+    return BatchForLoss(energy=energy, x=x, positive=energy(x), **parts)
+
+
+def batch_of_chains(energy, chains, **parts):
+    return batch(energy, chains[:1], chains=chains, negative=energy(chains), **parts)
+
+
+def likelihood(positive, negative, **constants):
+    """The loss of energies alone."""
+    return MaximumLikelihood(**constants)(batch(lambda x: x, positive, chains=negative, negative=negative))
+
+
 def minimise(loss, parameters, steps=30):
     """L-BFGS; the parameters' values at the minimum."""
     optimizer = torch.optim.LBFGS(
@@ -56,8 +69,8 @@ def minimise(loss, parameters, steps=30):
 
 def test_maximum_likelihood_is_the_difference_of_means_and_its_penalty():
     positive, negative = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 0.0, 4.0])
-    assert float(maximum_likelihood(positive, negative).loss) == 1.0
-    step = maximum_likelihood(positive, negative, energy_penalty=0.1)
+    assert float(likelihood(positive, negative).loss) == 1.0
+    step = likelihood(positive, negative, energy_penalty=0.1)
     assert float(step.loss) == pytest.approx(1 + 0.1 * (5 + 17 / 3))
     assert {name: float(term) for name, term in step.terms.items()} == {"energy_data": 2.0, "energy_chains": 1.0}
 
@@ -66,7 +79,7 @@ def test_its_gradient_is_that_of_the_likelihood():
     """With exact samples of a Gaussian model: d/da of -log p is (mean x² - 1/a)/2."""
     a, x = parameter(0.8), data(300_000, 1, 1.7)
     chains = data(300_000, 1, 1 / 0.8, seed=1)
-    maximum_likelihood(gaussian(a)(x), gaussian(a)(chains)).loss.backward()
+    likelihood(gaussian(a)(x), gaussian(a)(chains)).loss.backward()
     exact = float(x.square().mean() - 1 / 0.8) / 2
     assert abs(a.grad.item() - exact) < 5 * math.sqrt(2 / 300_000) / 0.8 / 2 and a.grad.item() > 0.1
 
@@ -82,7 +95,7 @@ def test_contrastive_divergence_has_the_fixed_point_of_its_biased_chain(k):
     def slope(value):
         a = parameter(value)
         chains = SGLD.proper(alpha, steps=k, limits=None)(gaussian(a.detach()), x, generator=generator(3)).x
-        maximum_likelihood(gaussian(a)(x), gaussian(a)(chains)).loss.backward()
+        likelihood(gaussian(a)(x), gaussian(a)(chains)).loss.backward()
         return a.grad.item()
 
     low, high = 0.3, 1.2
@@ -107,7 +120,7 @@ def test_the_chains_divergence_is_the_closed_form_through_the_last_step():
         yield
         a.requires_grad_(True)
 
-    step = chain_divergence(gaussian(a), x, freeze(), step_size=s, noise=0.0)
+    step = chain_divergence(batch_of_chains(gaussian(a), x, freeze=freeze, step_size=s))
     squares = float(x.square().sum(1).mean())
     assert entered == [True]
     assert float(step.terms["chain_energy"]) == pytest.approx(0.7 * (1 - s * 0.7) ** 2 * squares / 2)
@@ -118,8 +131,8 @@ def test_the_chains_divergence_is_the_closed_form_through_the_last_step():
 def test_the_chains_entropy_is_that_of_their_nearest_neighbours():
     a, x = parameter(0.7), data(5, 2, 1.0)
     others = data(4, 2, 1.0, seed=1)
-    with_entropy = chain_divergence(gaussian(a), x, nullcontext(), step_size=0.1, noise=0.0, others=others)
-    without = chain_divergence(gaussian(a), x, nullcontext(), step_size=0.1, noise=0.0)
+    with_entropy = chain_divergence(batch_of_chains(gaussian(a), x, step_size=0.1, past=others))
+    without = chain_divergence(batch_of_chains(gaussian(a), x, step_size=0.1))
     moved = (1 - 0.1 * 0.7) * x
     entropy = sum(min(math.log((m - o).norm().item()) for o in others) for m in moved) / 5
     assert float(with_entropy.terms["chain_entropy"]) == pytest.approx(entropy)
@@ -130,7 +143,8 @@ def test_the_chains_entropy_is_that_of_their_nearest_neighbours():
 def test_denoising_score_matching_finds_the_smoothed_density_with_its_sign(d, sigma):
     a, x = parameter(0.1), data(200_000 // d, d, 1.7)
     x = x / x.square().mean().sqrt() * math.sqrt(1.7)
-    found = minimise(lambda: denoising_score_matching(gaussian(a), x, noises=[sigma], generator=generator(1)).loss, [a])
+    loss = DenoisingScore(largest=sigma, smallest=sigma, levels=1)
+    found = minimise(lambda: loss(batch(gaussian(a), x, generator=generator(1))).loss, [a])
     expected = 1 / (1.7 + sigma**2)
     assert found[0] == pytest.approx(expected, rel=0.02)  # positive: an inverted sign gives -expected
     assert expected != pytest.approx(1 / 1.7, rel=0.04)
@@ -139,10 +153,10 @@ def test_denoising_score_matching_finds_the_smoothed_density_with_its_sign(d, si
 def test_denoising_draws_every_noise():
     """One energy for two noises: the least-squares mean of both, Σ σ² / Σ σ² (s² + σ²)."""
     a, x = parameter(0.1), data(200_000, 1, 1.0)
-    noises = geometric_noises(1.0, 0.25, 3)
-    assert noises == pytest.approx([1.0, 0.5, 0.25])
-    found = minimise(lambda: denoising_score_matching(gaussian(a), x, noises=noises, generator=generator(1)).loss, [a])
-    squares = [s**2 for s in noises]
+    loss = DenoisingScore(largest=1.0, smallest=0.25, levels=3)
+    assert loss.noises == pytest.approx([1.0, 0.5, 0.25])
+    found = minimise(lambda: loss(batch(gaussian(a), x, generator=generator(1))).loss, [a])
+    squares = [s**2 for s in loss.noises]
     expected = sum(squares) / sum(s * (1 + s) for s in squares)
     assert found[0] == pytest.approx(expected, rel=0.02)
 
@@ -150,7 +164,8 @@ def test_denoising_draws_every_noise():
 @pytest.mark.parametrize("d", [2, 8])
 def test_sliced_score_matching_finds_the_density_itself(d):
     a, x = parameter(0.1), data(20_000, d, 1.7)
-    found = minimise(lambda: sliced_score_matching(gaussian(a), x, slices=2, generator=generator(1)).loss, [a])
+    loss = SlicedScore(slices=2)
+    found = minimise(lambda: loss(batch(gaussian(a), x, generator=generator(1))).loss, [a])
     assert found[0] == pytest.approx(1 / float(x.square().mean()), rel=0.02)
 
 
@@ -161,7 +176,7 @@ def test_slices_give_the_trace_of_the_hessian():
         return x.pow(4).sum(1) + (x[:, 0] * x[:, 1]).square()
 
     x = data(6, 2, 1.0)
-    step = sliced_score_matching(energy, x, slices=4000, generator=generator(1))
+    step = SlicedScore(slices=4000)(batch(energy, x, generator=generator(1)))
     gradient = torch.stack(
         [4 * x[:, 0] ** 3 + 2 * x[:, 0] * x[:, 1] ** 2, 4 * x[:, 1] ** 3 + 2 * x[:, 1] * x[:, 0] ** 2]
     )
@@ -180,7 +195,7 @@ def test_noise_contrastive_estimation_finds_precision_and_normaliser():
 
     def loss():
         e = gaussian(a)
-        return noise_contrastive(e(x), e(noise), log_noise(x), log_noise(noise), c).loss
+        return NoiseContrastiveDensity.against(e(x), e(noise), log_noise(x), log_noise(noise), c).loss
 
     precision, normaliser = minimise(loss, [a, c])
     assert abs(precision - 0.4444) < 0.02 and abs(normaliser - 1.3244) < 0.02
@@ -195,20 +210,18 @@ def test_noise_contrastive_estimation_with_more_noise_than_data():
         return -x.square()[:, 0] / 8 - (LOG_2PI + math.log(4)) / 2
 
     e = gaussian(a)
-    found = minimise(lambda: noise_contrastive(e(x), e(noise), log_noise(x), log_noise(noise), c).loss, [a, c])
+    found = minimise(
+        lambda: NoiseContrastiveDensity.against(e(x), e(noise), log_noise(x), log_noise(noise), c).loss, [a, c]
+    )
     assert found == pytest.approx([0.4444, 1.3244], abs=0.02)
 
 
 def test_conditional_noise_contrastive_estimation_needs_no_normaliser():
     a, x = parameter(0.2), data(200_000, 1, 2.25)
-    shifted = minimise(
-        lambda: (
-            conditional_noise_contrastive(lambda x: gaussian(a)(x) + 5.0, x, noise=1.0, generator=generator(1)).loss
-        ),
-        [a],
-    )
+    loss = ConditionalNoiseContrastive(noise=1.0)
+    shifted = minimise(lambda: loss(batch(lambda x: gaussian(a)(x) + 5.0, x, generator=generator(1))).loss, [a])
     assert shifted[0] == pytest.approx(0.4444, abs=0.02)
-    flat = conditional_noise_contrastive(lambda x: 0 * x.sum(1), x, noise=1.0)
+    flat = loss(batch(lambda x: 0 * x.sum(1), x))
     assert float(flat.loss) == pytest.approx(2 * math.log(2))
 
 
@@ -229,37 +242,64 @@ def test_the_score_of_a_mixture_is_the_known_one():
     assert (energy_and_gradient(energy, x)[1] - exact).abs().max() < 1e-12
 
 
+def test_noise_contrastive_estimation_in_a_run_is_against_uniform_noise():
+    """Of a flat energy E = e on [0, 1]², at any c: softplus(e + c) + softplus(-e - c), least at c = log Z = -e."""
+    x, c = torch.rand(50, 2, dtype=torch.float64), parameter(0.3)
+    step = NoiseContrastiveDensity()(batch(lambda x: 0 * x.sum(1) + 0.7, x, log_normalizer=c))
+    assert float(step.loss.detach()) == pytest.approx(math.log1p(math.exp(1.0)) + math.log1p(math.exp(-1.0)))
+    assert set(step.terms) == {"energy_data", "energy_noise", "log_normalizer"}
+
+
+def clel(features, latent, chains):
+    """The norm head, and a batch with its energies of features."""
+    head = NormHead(2, latent=3, concentration=0.5).double()
+    energy = ImageEnergy(create_encoder("rbm", image_size=2, img_size=2), torch.nn.Identity(), head)
+    return head, BatchForLoss(
+        energy=energy,
+        x=torch.rand(2, 3, 2, 2),
+        positive=head(features),
+        embedding=features,
+        latent=latent,
+        chains=torch.rand(1, 3, 2, 2),
+        negative=head(chains),
+    )
+
+
 def test_latent_guided_adds_the_alignment():
-    positive, alignment, negative = torch.tensor([1.0, 3.0]), torch.tensor([-0.5, -0.1]), torch.tensor([1.0])
-    step = latent_guided(positive, alignment, negative)
-    assert float(step.loss) == pytest.approx(1.0 - 0.3)
+    features, latent, chains = data(2, 2, 1.0), data(2, 3, 1.0, seed=1), data(1, 2, 1.0, seed=2)
+    head, full = clel(features, latent, chains)
+    cosines = torch.nn.functional.cosine_similarity(head.direction(features), latent)
+    gap = features.square().sum(1).mean() / 2 - chains.square().sum() / 2
+    step = LatentGuided()(full)
+    assert float(step.loss.detach()) == pytest.approx(float((gap - 0.5 * cosines.mean()).detach()))
     assert set(step.terms) == {"energy_data", "energy_chains", "alignment"}
+    penalty = LatentGuided(energy_penalty=0.1)(full).loss - step.loss
+    squares = full.positive.square().mean() + full.negative.square().mean()
+    assert float(penalty.detach()) == pytest.approx(0.1 * float(squares.detach()))
 
 
 def test_losses_are_scalars_with_detached_terms():
     a, x = parameter(0.7), data(6, 3, 1.0)
-    e = gaussian(a)
-    steps = [
-        maximum_likelihood(e(x), e(x + 1), energy_penalty=0.1),
-        chain_divergence(e, x, nullcontext(), step_size=0.1, noise=0.1, others=x + 1),
-        denoising_score_matching(e, x, noises=[0.1]),
-        sliced_score_matching(e, x),
-        noise_contrastive(e(x), e(x), x[:, 0], x[:, 0], parameter(0.0)),
-        conditional_noise_contrastive(e, x, noise=0.1),
-        latent_guided(e(x), e(x), e(x)),
+    e, chains = gaussian(a), {"step_size": 0.1, "noise": 0.1, "past": x + 1}
+    full = batch(e, x, chains=x + 1, negative=e(x + 1), log_normalizer=parameter(0.0), **chains)
+    losses = [
+        MaximumLikelihood(energy_penalty=0.1, divergence_weight=0.5),
+        *(DenoisingScore(), SlicedScore(), NoiseContrastiveDensity(), ConditionalNoiseContrastive()),
     ]
+    steps = [chain_divergence(full), *(loss(full) for loss in losses)]
+    steps.append(LatentGuided()(clel(data(2, 2, 1.0), data(2, 3, 1.0), data(1, 2, 1.0))[1]))
     for step in steps:
         assert step.loss.shape == () and step.loss.requires_grad and step.terms
         assert all(term.shape == () and not term.requires_grad for term in step.terms.values())
 
 
 def test_mistakes_are_named():
-    x = torch.rand(2, 3)
-    with pytest.raises(ValueError, match="energy_penalty must be >= 0, got -1"):
-        maximum_likelihood(x[:, 0], x[:, 0], energy_penalty=-1.0)
+    for loss in (MaximumLikelihood, LatentGuided):
+        with pytest.raises(ValueError, match="energy_penalty must be >= 0, got -1"):
+            loss(energy_penalty=-1.0)
     with pytest.raises(ValueError, match="largest >= smallest > 0"):
-        geometric_noises(0.1, 0.2, 3)
+        DenoisingScore(largest=0.1, smallest=0.2, levels=3)
     with pytest.raises(ValueError, match="slices must be >= 1, got 0"):
-        sliced_score_matching(lambda x: x.sum(1), x, slices=0)
+        SlicedScore(slices=0)
     with pytest.raises(ValueError, match="noise must be > 0, got 0"):
-        conditional_noise_contrastive(lambda x: x.sum(1), x, noise=0.0)
+        ConditionalNoiseContrastive(noise=0.0)

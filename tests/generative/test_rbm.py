@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_ebm.generative.log_partition import gaussian_log_partition, linear_path, rbm_log_partition
-from ssl_ebm.generative.losses import maximum_likelihood
+from ssl_ebm.generative.losses import BatchForLoss, MaximumLikelihood
 from ssl_ebm.generative.rbm.machine import RBM, all_states
 from ssl_ebm.generative.samplers.metropolis import HMC, MALA
 
@@ -113,7 +113,8 @@ def test_persistent_contrastive_divergence_learns_bars():
     optimizer = torch.optim.SGD(rbm.parameters(), lr=0.2)
     for _ in range(400):
         chains = rbm.gibbs(chains, generator=generator)
-        step = maximum_likelihood(rbm(data), rbm(chains))
+        batch = BatchForLoss(energy=rbm, x=data, positive=rbm(data), chains=chains, negative=rbm(chains))
+        step = MaximumLikelihood()(batch)
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()
@@ -154,7 +155,7 @@ def test_mistakes_are_named():
         RBM(0, 3)
     with pytest.raises(ValueError, match="sweeps must be >= 1, got 0"):
         machine(3, 2).gibbs(states(3), sweeps=0)
-    with pytest.raises(ValueError, match="enumerated up to 20 units.*ais.rbm_log_partition"):
+    with pytest.raises(ValueError, match="enumerated up to 20 units.*log_partition.rbm_log_partition"):
         RBM(30, 25).log_partition()
     with pytest.raises(ValueError, match="betas must rise from 0 to 1, got 2 values from 0 to 0.5"):
         rbm_log_partition(machine(3, 2), betas=[0.0, 0.5])

@@ -155,15 +155,39 @@ def test_the_gradient_of_a_batch_is_that_of_each_image():
         assert torch.allclose(values[i], value, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        SGLD(step_size=10.0, noise=0.005, steps=3),
-        AnnealedSGLD(step_sizes=(1.0, 0.1), noises=(0.1, 0.01), steps=3),
-        MALA(step_size=1e-4, steps=3),
-        HMC(step_size=1e-2, leapfrog=2, steps=3),
-    ],
-)
+SAMPLERS = [
+    SGLD(step_size=10.0, noise=0.005, steps=3),
+    AnnealedSGLD(step_sizes=(1.0, 0.1), noises=(0.1, 0.01), steps=3),
+    MALA(step_size=1e-4, steps=3),
+    HMC(step_size=1e-2, leapfrog=2, steps=3),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_step_is_pure_and_a_chain_is_its_repetition(sampler):
+    net, x, random, told = network(), torch.rand(4, 1, 8, 8, dtype=torch.float64), generator(), []
+
+    def energy(x):
+        return net(x)[:, 0]
+
+    state, accepted = sampler.start(energy, x, None), []
+    for k in range(5):
+        before, seed = [None if part is None else torch.as_tensor(part).clone() for part in state], random.get_state()
+        other = sampler.step(energy, state, torch.Generator().set_state(seed), k / 4)
+        following = sampler.step(energy, state, random, k / 4)
+        assert torch.equal(other.x, following.x)
+        for part, value in zip(state, before, strict=True):
+            assert part is value is None or torch.equal(torch.as_tensor(part), value)
+        accepted.append((following.x != state.x).flatten(1).any(1))
+        state = following
+    chains = sampler(energy, x, steps=5, generator=generator(), progress=told.append)
+    assert torch.equal(chains.x, state.x) and told == [1] * 5
+    assert float(chains.drift) == pytest.approx(state.step_size * float(state.gradient.flatten(1).norm(dim=1).mean()))
+    if chains.acceptance is not None:
+        assert float(chains.acceptance) == float(torch.stack(accepted).double().mean())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_chain_is_that_of_its_generator_and_leaves_its_start_alone(sampler):
     net, x = network(), torch.rand(4, 1, 8, 8, dtype=torch.float64)
     before = x.clone()
@@ -240,6 +264,8 @@ def test_mistakes_are_named():
         HMC(step_size=1.0, leapfrog=0)
     with pytest.raises(ValueError, match="noises must be finite and > 0"):
         AnnealedSGLD(step_sizes=(1.0, 1.0), noises=(1.0, 0.0))
+    with pytest.raises(ValueError, match="steps must be >= 1, got 0"):
+        SGLD()(quadratic(), torch.rand(2, 3), steps=0)
     with pytest.raises(TypeError, match="float32.*got torch.bfloat16"):
         SGLD(step_size=1.0, noise=0.1)(quadratic(), torch.rand(2, 3).bfloat16())
     with pytest.raises(ValueError, match="finite, got 2 values"):

@@ -253,7 +253,7 @@ def test_parts_take_what_they_need_from_others() -> None:
         "custom", energy={"name": "codes", "prototypes": 6}, contrast="attract", target="centred", projector={"out": 5}
     )
     assert objective.energy.codes.prototypes.shape == (6, 5) and objective.target.center.shape == (6,)
-    assert objective.target.codes[0] is objective.energy.codes
+    assert objective.target.codes.module is objective.energy.codes
     assert isinstance(objective.scorer, SharedCode) and objective.scorer.codes is objective.energy.codes
     objective = create_objective("custom", energy="codes", contrast="attract", target="centred", projector={"out": 5})
     assert objective.target.center.shape == objective.scorer.marginal.shape == (5,)
@@ -266,7 +266,7 @@ def test_parts_take_what_they_need_from_others() -> None:
         regularizers={"hsic": {}},
         **HEADS,
     )
-    assert objective.named_regularizers["hsic"].kernel[0] is objective.energy
+    assert objective.named_regularizers["hsic"].kernel.module is objective.energy
 
 
 def test_what_was_derived_from_other_parts_changes_with_them() -> None:
@@ -335,11 +335,7 @@ def test_parts_of_a_replaced_part_are_named(name: str, parts: dict[str, Any], me
             {"target": {"name": "nearest_neighbour"}, "energy": "codes"},
             "and target NearestNeighbour do not go together",
         ),
-        ({"target": "centred"}, "target 'centred' needs codes: choose energy 'codes', whose codes it assigns"),
-        ({"negatives": "memory"}, "negatives 'memory' needs memory: choose target 'memory', which it draws from"),
-        ({"contrast": "noise_contrastive"}, "'noise_contrastive' needs population: choose target 'memory'"),
-        ({"regularizers": {"hsic": {}}}, "'hsic' needs kernel: choose energy 'inverse_multiquadratic'"),
-        ({"regularizers": {"mean_entropy": {}}}, "'mean_entropy' needs codes: choose energy 'codes'"),
+        ({"graph": {"file": "x"}}, "graph needs a name: {name: labels, ...}, got {'file': 'x'}"),
         ({"contrast": None}, "an objective needs a contrast, a regularizer, or both"),
         (
             {"contrast": None, "regularizers": {"variance": {}}},
@@ -369,8 +365,14 @@ def test_mistakes_are_values(parts: dict[str, Any], message: str) -> None:
         ({"energy": None}, "energy must be a name, or a mapping of name and arguments, got None"),
         ({"regularizers": ["variance"]}, r"regularizers must map names to arguments, got \['variance'\]"),
         ({"regularizers": {"variance": 25}}, "regularizer variance takes a mapping of arguments, {weight: 1}, got 25"),
-        ({"graph": {"name": "labels", "fil": "x"}}, "unknown argument of graph 'fil': did you mean 'file'"),
-        ({"graph": {"file": "x"}}, "graph must be a name, or a mapping of name and arguments, got"),
+        ({"graph": {"name": "knn", "fil": "x"}}, "unknown argument of graph 'knn' 'fil': did you mean 'file'"),
+        ({"graph": {"name": "labels", "file": "x"}}, "unknown argument of graph 'labels' 'file'; valid: none"),
+        ({"graph": "adjacency"}, "graph 'adjacency' needs file: graph.file=..."),
+        ({"target": "centred"}, "target 'centred' needs codes: choose energy 'codes', whose codes it assigns"),
+        ({"negatives": "memory"}, "negatives 'memory' needs memory: choose target 'memory', which it draws from"),
+        ({"contrast": "noise_contrastive"}, "'noise_contrastive' needs population: choose target 'memory'"),
+        ({"regularizers": {"hsic": {}}}, "'hsic' needs kernel: choose energy 'inverse_multiquadratic'"),
+        ({"regularizers": {"mean_entropy": {}}}, "'mean_entropy' needs codes: choose energy 'codes'"),
         ({"graph": 7}, "graph must be a name, or a mapping of name and arguments, got 7"),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_function_makes_an_objective_like_a_built_in_one():
     )
     assert objective.heads.projector == MLP(hidden=(5,), out=7) and objective.energy.temperature == 0.3
     assert objective.negatives.views == "other"
-    with pytest.raises(TypeError, match="make' needs temperature="):
+    with pytest.raises(TypeError, match="make' needs temperature: objective.temperature="):
         create_objective(make)
     with pytest.raises(TypeError, match="'temprature': did you mean 'temperature'"):
         create_objective(make, temprature=0.1)

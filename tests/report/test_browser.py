@@ -22,13 +22,13 @@ def report(tmp_path_factory):
         extend(write_run(path / f"{name}_of_a_long_name", f"objective.name={name}", accuracy=0.8 + 0.02 * i), seed=i)
         for i, name in enumerate(("simclr", "barlow_twins", "byol"))
     ]
-    found = compare(runs)
+    comparison = compare(runs)
     text = page(
-        found.runs,
-        found.rows,
-        notes=found.notes,
-        warnings=found.warnings,
-        matrices=matrices([run.name for run in found.runs]),
+        comparison.runs,
+        comparison.rows,
+        notes=comparison.notes,
+        warnings=comparison.warnings,
+        matrices=matrices([run.name for run in comparison.runs]),
     )
     (path / "report.html").write_text(text, encoding="utf-8")
     return path / "report.html"

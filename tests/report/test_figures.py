@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from ssl_ebm.report.looks import Look
@@ -245,8 +246,28 @@ def test_png_is_lossless(channels):
     np.testing.assert_array_equal(decode(png_uri(image)), image.transpose(1, 2, 0).squeeze())
 
 
+def test_names_and_titles_are_escaped_once():
+    hostile = "<b> & 'x'"
+    line = Line([(0.0, 0.0), (1.0, 1.0)], Look.of(0), hostile)
+    charts = [
+        line_chart([line], title=hostile, x_label=hostile, y_label=hostile, named=True),
+        scatter([Point(1.0, 1.0, Look.of(0), hostile)], title=hostile, x_label=hostile, y_label=hostile),
+        ridges([(hostile, [1, 2])], [0.0, 1.0, 2.0], look=Look.of(0), title=hostile, x_label=hostile),
+        rank_chart({hostile: 1.0, "other": 2.0}, [], looks={}, title=hostile, x_label=hostile),
+        heat_map([hostile, "other"], np.eye(2), title=hostile, show=str),
+        cloud(np.eye(2), np.arange(2), title=hostile),
+    ]
+    for chart in charts:
+        assert isinstance(chart, Markup) and "<b>" not in chart
+        root = ElementTree.fromstring(chart)
+        assert root.attrib["aria-label"] == root[0].text == hostile
+        assert all("&" not in words or hostile in words for words in root.itertext())
+    assert sum(hostile in texts(chart) for chart in charts) == 5, "all but the cloud write names"
+
+
 def test_large_images_are_shrunk_by_means_and_more_channels_are_left_out():
     image = np.random.default_rng(0).integers(0, 256, (4, 224, 225), dtype=np.uint8)
     decoded = decode(png_uri(image))
-    assert decoded.shape == (74, 75, 3)
+    assert decoded.shape == (75, 75, 3)
     assert decoded[0, 0, 0] == pytest.approx(image[0, :3, :3].mean(), abs=0.51)
+    assert decoded[-1, 0, 1] == pytest.approx(image[1, -2:, :3].mean(), abs=0.51), "what is left at the edge"

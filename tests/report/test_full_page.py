@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from example_measures import AUGMENTATIONS, OUTLIERS, extend, matrices, write_study
 from example_runs import write_run
-from test_report import Page
+from test_page import Page
 
 from ssl_ebm.evaluation.features.bank import Bank, Split
 from ssl_ebm.report.compare import compare
@@ -15,8 +15,8 @@ from ssl_ebm.report.page.sections.maps import feature_map, turned
 from ssl_ebm.report.page.sections.strength import relative
 from ssl_ebm.report.runs import Study, group
 from ssl_ebm.report.similarity_of_runs import run_similarities
+from ssl_ebm.report.tables.further import sheets
 from ssl_ebm.report.tables.markdown import markdown, plain
-from ssl_ebm.report.tables.measures import sheets
 
 EVERY = ["results", "energies", "strength", "training", "spectrum", "probes", "neighbours", "maps", "outliers"]
 EVERY += ["similarity", "samples", "cost", "classes", "protocol"]
@@ -139,7 +139,9 @@ def test_a_study_is_shown_by_objective(study_page):
     parsed = Page(study_page)
     assert "families: 10 objectives on fashion_mnist, 20 runs" in parsed.all("h1")[0][1]
     tables = parsed.all("table", "results")
-    assert tables[0][1].startswith("Accuracy") and "simclr-s0" not in tables[0][1] and "simclr-s1" in tables[1][1]
+    assert (
+        tables[0][1].strip().startswith("Accuracy") and "simclr-s0" not in tables[0][1] and "simclr-s1" in tables[1][1]
+    )
     row = re.search(r'<tr><th scope="row" title="moco_v3">.*?</tr>', study_page)[0]
     assert '<span class="tie" title="tied with the best">=</span>89.5<small>±0.4</small>' in row
     assert "−2.0 +5.0" in row, "an interval that is not symmetric"

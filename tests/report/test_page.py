@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -8,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from example_runs import gallery, write_run
+from jinja2 import UndefinedError
 from PIL import Image
 
 import ssl_ebm.report.page
+from ssl_ebm.evaluation.energy.verification import histograms
 from ssl_ebm.report.compare import compare
-from ssl_ebm.report.page.page import page
+from ssl_ebm.report.page.page import TITLES, page, section
+from ssl_ebm.report.page.sections.samples import samples
+from ssl_ebm.report.runs import EvaluatedRun, group
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 NAMES = ["T-shirt/top", "Trouser", "<Pullover>", *(f"class {c}" for c in range(3, 10))]
@@ -225,9 +230,38 @@ def test_many_runs_and_many_classes_fit(tmp_path):
     assert "random encoder (seed 8)" in text
 
 
+def test_energies_of_single_images_and_hidden_units_are_shown(tmp_path):
+    image = histograms({"test": np.arange(9.0), "samples": np.arange(4.0), "uniform": np.arange(5.0) + 9})
+    results = {"image": image | {"steps": 500, "temperature": 0.0125}, "objective": {"family": "x"}}
+    run = EvaluatedRun(name="ebm", path=tmp_path, results=results, metrics=[], config="")
+
+    def shown(run):
+        return section("samples", samples(group([run])), group([run]))
+
+    text = shown(run)
+    assert "500 steps at an effective temperature of 0.0125" in text and "chains from noise" in text
+    assert "Energies of single images under ebm" in text and "Langevin" not in text
+    assert "Hidden units" not in text and "log-likelihood" not in text
+    likelihood = {"train": -80.0, "test": -81.26, "independent": -99.0, "standard_error": 0.3}
+    likelihood |= {"effective_samples": 12.0, "chains": 64, "temperatures": 2000}
+    results["image"] |= {"log_likelihood": likelihood}
+    text = shown(
+        dataclasses.replace(run, gallery=gallery(("a", "b", "c")) | {"filters": np.zeros((5, 1, 8, 8), np.uint8)})
+    )
+    assert "log-likelihood of test images −81.3 ± 0.3 nats each" in text and "64 chains over 2,000" in text
+    assert "Hidden units of ebm" in text and text.count("<img") == 5
+    results["image"] = None
+    assert samples(group([run])) is None
+
+
+def test_a_value_that_a_template_lacks_is_an_error(runs):
+    with pytest.raises(UndefinedError, match="'figures' is undefined"):
+        section("similarity", {}, [])
+
+
 def test_assets_are_packaged():
     folder = Path(ssl_ebm.report.page.__path__[0])
     declared = re.search(r'"ssl_ebm.report.page" = \[(.*)\]', (folder.parents[2] / "pyproject.toml").read_text())[1]
-    assert {name.strip(' "') for name in declared.split(",")} == {p.name for p in folder.glob("report.*")} - {
-        "report.py"
-    }
+    packaged = {path for pattern in re.findall('"(.+?)"', declared) for path in folder.glob(pattern)}
+    assert packaged == {path for path in folder.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert {path.stem for path in packaged} == {"report", "page", "parts", *TITLES}

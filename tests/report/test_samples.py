@@ -19,14 +19,17 @@ SIZE = 12
 def test_a_grid_has_its_images_where_they_belong():
     block = torch.rand(5, 1, 20, 20)
     picture = grid([block, block[:2]], columns=3)
-    side = 40 + 2 * GAP
-    assert picture.shape == (3 * side + 4 * GAP, 3 * side, 3)
+    side = 40 + GAP
+    assert picture.shape == (3 * side + 3 * GAP, 3 * side + GAP, 3)
     for i in range(5):
         top, left = GAP + side * (i // 3), GAP + side * (i % 3)
         cell = picture[top : top + 40 : 2, left : left + 40 : 2, 1]
         assert np.array_equal(cell, (block[i, 0] * 255).round().byte().numpy())
-    assert (picture[side:, 2 * side :][: side - GAP] == 255).all()  # the sixth place is empty
-    assert grid([torch.rand(2, 3, 50, 50)]).shape == (54, 2 * 54, 3)
+    assert (picture[side:, 2 * side :][:side] == 255).all()  # the sixth place is empty
+    assert grid([torch.rand(2, 3, 50, 50)]).shape == (50 + 2 * GAP, 2 * 50 + 3 * GAP, 3)
+    assert grid([torch.rand(3, 2, 40, 40)], columns=1).shape == (3 * side + GAP, side + GAP, 3), (
+        "the first channel, grey"
+    )
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_samples_are_written_once_and_described(finished_run, capsys):
     file = path / "samples" / "update_0000001.png"
     assert lines[3] == f"wrote {file}"
     with Image.open(file) as picture:
-        assert picture.size == (3 * (40 + 2 * GAP), 4 * (40 + 2 * GAP) + 3 * 4 * GAP)
+        assert picture.size == (3 * (40 + GAP) + GAP, 4 * (40 + 2 * GAP) + 3 * GAP)
     before = file.read_bytes()
     assert main(["sample", str(path)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
@@ -98,6 +101,6 @@ def test_samples_are_judged_in_the_features_of_another_run(finished_run, capsys)
     assert noise > 10 * data  # validation images are the training images here, but for their number
     assert "test_resnet" in line
     with Image.open(path / "samples" / "update_0000001.png") as picture:
-        assert picture.size[0] == 16 * (40 + 2 * GAP)
+        assert picture.size[0] == 16 * (40 + GAP) + GAP
     assert main(["sample", str(path), "--count", "1", "--judge", str(path), "--force"]) == 2
     assert "--count of at least 2" in capsys.readouterr().err

@@ -1,11 +1,23 @@
+import dataclasses
+import json
 import math
+from types import UnionType
+from typing import get_args, get_type_hints
 
 import pytest
+from example_measures import extend
+from example_runs import write_run
 
-from ssl_ebm.report.tables.measures import COLUMNS, percent, ratio
-from ssl_ebm.report.tables.text import WIDTH, Row, leaders, plain_text, shorten
+from ssl_ebm.evaluation.results import BASELINES, Results
+from ssl_ebm.report.compare import compare
+from ssl_ebm.report.runs import group
+from ssl_ebm.report.tables import measures
+from ssl_ebm.report.tables.further import TABLES, sheets
+from ssl_ebm.report.tables.intervals import Row, leaders
+from ssl_ebm.report.tables.measures import MEASURES, TRIALS, Measure, measure_of, percent, ratio
+from ssl_ebm.report.tables.text import WIDTH, plain_text, shorten, text_table
 
-KNN, AUROC, D_PRIME = (next(c for c in COLUMNS if c.key == key) for key in ("knn", "auroc", "d_prime"))
+KNN, AUROC, D_PRIME = map(measure_of, ("knn", "auroc", "d_prime"))
 
 
 def make_row(name, knn=0.9, auroc=0.9, n=10_000, objective=None, **rest):
@@ -77,3 +89,83 @@ def test_long_names_take_the_families_place_and_are_shortened_last():
     assert max(map(len, lines)) <= WIDTH and "family" not in lines[0]
     assert "xa *" in lines[2] and "xb *" in lines[3] and "…" in lines[2]
     assert shorten("abcdefg", 7) == "abcdefg" and shorten("abcdefg", 5) == "ab…fg"
+
+
+def described(path):
+    """The type that `Results` gives to what lies at a path; "{name}" stands for any key of a mapping."""
+    kind = Results
+    for part in path.split("."):
+        kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind  # less null
+        kind = get_type_hints(kind)[part] if dataclasses.is_dataclass(kind) else get_args(kind)[1]
+    return kind
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.key)
+def test_a_measure_is_a_number_of_the_results(measure):
+    if not measure.path.startswith("run."):
+        for row in ("encoder", *BASELINES) if measure.of_baselines else ("encoder",):
+            energy = "energy.trained" if row == "encoder" else f"rows.{row}.energy"
+            kind = described(measure.path.replace("{row}", row).replace("{energy}", energy))
+            assert kind is str if measure.is_text else {float, int} & {kind, *get_args(kind)}, measure.path
+    assert set(measure.tables) <= {"results", "study", "findings", *TABLES} and measure.tables
+    assert measure.trials in ("", *TRIALS)
+    assert measure.head or "results" not in measure.tables
+
+
+def test_measures_are_told_apart_by_their_keys():
+    assert len({measure.key for measure in MEASURES}) == len(MEASURES)
+    assert measure_of("knn").head == "kNN %" and measure_of("later_one").title == "later one"
+
+
+def test_a_new_number_is_one_entry(tmp_path, monkeypatch):
+    """Here the ridge probe's accuracy, as a column of the results and of a further table."""
+    new = Measure("new", "rows.{row}.ridge.test.top1", "News", percent, ("results", "cost"), "", "news", "high", "test")
+    monkeypatch.setattr(measures, "MEASURES", (*MEASURES, new))
+    comparison = compare([extend(write_run(tmp_path / name), accuracy=0.5) for name in ("a", "b")])
+    lines = comparison.table().splitlines()
+    assert lines[0].endswith("  news") and lines[2].endswith("  49.0") and lines[5].endswith("  69.0")
+    comparison.write(tmp_path / "report.html")
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    row, (first, *_, baseline) = content["rows"][0], content["tables"]["cost"]
+    assert row["new"] == 0.49 and row["half_width"]["new"] == pytest.approx(0.0098, abs=1e-4)
+    assert first["rows.ridge.test.top1"] == 0.49 and first["cost.parameters"] == 690_000
+    assert baseline["name"] == "raw pixels" and baseline["cost.parameters"] is None
+    assert baseline["rows.ridge.test.top1"] == pytest.approx(0.69)
+    assert "| News |" in (tmp_path / "report.md").read_text() and ">News</th>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_name_in_braces_is_a_column_for_each_key(tmp_path):
+    runs = [extend(write_run(tmp_path / name)) for name in ("a", "b")]
+    path = runs[1] / "evaluation.json"
+    results = json.loads(path.read_text())
+    results["ood"] = {"digits": {"other": results["ood"]["digits"]["knn"]}, "photos": results["ood"]["noise"]}
+    path.write_text(json.dumps(results))
+    sheet = sheets(group(compare(runs).runs))["ood_auroc"]
+    own = ("free_energy", "knn", "mahalanobis")
+    assert [head.key for head in sheet.heads] == [
+        *(f"ood.digits.{score}.auroc" for score in (*own, "other")),
+        *(f"ood.{data}.{score}.auroc" for data in ("noise", "uniform", "textures", "photos") for score in own),
+    ]
+    assert [(head.group, head.title) for head in sheet.heads[:2]] == [("digits", "Free energy"), ("digits", "kNN")]
+    assert [entry.cells[0].text for entry in sheet.entries[:2]] == ["90.0", "–"]
+
+
+def test_the_least_of_an_error_leads():
+    error = dataclasses.replace(KNN, better="low")
+    rows = [make_row("worst", 0.900), make_row("tied", 0.106), make_row("best", 0.100)]
+    assert leaders(rows, error) == {"best", "tied"} and leaders(rows, KNN) == {"worst"}
+
+
+def test_text_is_set_in_columns_with_rules_between_blocks():
+    blocks = [[["name", "kind", "n"]], [["a", "bb", "1"], ["long name", "b", "10"]], []]
+    rule = "─" * 19
+    assert text_table(blocks, ["word " * 25], words=(0, 1)).splitlines() == [
+        "name       kind   n",
+        rule,
+        "a          bb     1",
+        "long name  b     10",
+        rule,
+        " ".join(["word"] * 24),
+        "  word",
+    ]
+    assert text_table(blocks[:1]) == "name  kind  n"

@@ -68,6 +68,32 @@ def test_presets_give_arguments_and_optimiser_and_entries_change_them(tmp_path):
     assert {config.views["name"] for config in (cold, hot, byol)} == {"grey"}, "views are shared"
 
 
+def test_base_and_presets_may_name_bases_of_their_own(tmp_path):
+    shared = "run_dir: runs/${objective.name}\nviews: {name: grey, size: 9}\noptimizer: {lr: 0.5, warmup_epochs: 2}\n"
+    files = {
+        "base": shared + "objective: {projector: {hidden: [7], out: 5}}\n",
+        "run": "base: base.yaml\nencoder: {name: resnet34}\n",
+        "simclr": "base: base.yaml\nobjective: {name: simclr, temperature: 0.9}\noptimizer: {lr: 0.25}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    changes = {"base": str(tmp_path / "run.yaml"), "presets": str(tmp_path), "objectives": ["simclr"], "seeds": [3]}
+    study_of = load_study(given(tmp_path, **changes))
+    (config,) = (run.config for run in plan(study_of))
+    assert config.objective == {"name": "simclr", "temperature": 0.9, "projector": {"hidden": [7], "out": 5}}
+    assert (config.optimizer.lr, config.optimizer.warmup_epochs) == (0.25, 2) and config.views["size"] == 9
+    assert config.encoder.name == "resnet34" and config.run_dir == str(tmp_path / "study" / "simclr-s3")
+    write_configs(study_of, plan(study_of))
+    assert plan(load_study(tmp_path / "study" / "study.yaml")) == plan(study_of)
+
+
+def test_changes_of_an_entry_replace_a_part_that_they_rename(tmp_path):
+    base = BASE | {"encoder": {"name": "resnet18", "kwargs": {"layers": [1, 1, 1, 1]}}}
+    entry = {"name": "simclr", "encoder": {"name": "resnet34"}, "optimizer": {"lr": 0.5}}
+    (config,) = (run.config for run in plan(load_study(given(tmp_path, base=base, objectives=[entry], seeds=[0]))))
+    assert config.encoder.name == "resnet34" and config.encoder.kwargs == {}
+
+
 def test_the_bases_own_objective_keeps_its_arguments(tmp_path):
     base = BASE | {"objective": {"name": "simclr", "temperature": 0.9}}
     simclr, byol = (run.config.objective for run in plan(load_study(given(tmp_path, base=base, seeds=[0]))))
@@ -119,6 +145,7 @@ def test_every_objective_has_as_many_trials(tmp_path):
         ({"seeds": [1, 1]}, "seeds must be different"),
         ({"jobs": 0}, "jobs must be auto or a number"),
         ({"base": "configs/nothing.yaml"}, "unknown config file"),
+        ({"base": {"base": "configs/quickstart/base.yaml"}}, "only a file may name a base"),
         ({"name": "a/b"}, "name must be a folder's name"),
     ],
 )
@@ -167,11 +194,11 @@ def test_jobs_go_side_by_side_on_their_cores(tmp_path):
         assert (tmp_path / name).read_text() == "1" and (tmp_path / f"{name}.log").read_text() == f"[{core}]\n"
 
 
-def test_a_failed_job_is_named_with_its_reason_and_the_rest_goes_on(tmp_path, capsys):
+def test_a_failed_job_is_named_with_its_reason_and_the_rest_goes_on(tmp_path, caplog):
     jobs = [python("bad", tmp_path, "raise ValueError('no such thing')"), python("good", tmp_path, "print(1)")]
     failed = run_jobs(jobs, [Slot(frozenset({min(_cores())}))])
     assert set(failed) == {"bad"} and failed["bad"].startswith("ValueError: no such thing (exit code 1, see ")
-    assert "bad failed: ValueError: no such thing" in capsys.readouterr().out  # when it happens, not at the end
+    assert "bad failed: ValueError: no such thing" in caplog.text  # when it happens, not at the end
     assert (tmp_path / "good.log").read_text() == "1\n"
 
 

@@ -10,12 +10,13 @@ from small import SMALL
 import ssl_ebm
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import Images, Splits
-from ssl_ebm.objectives import Objective, objective_arguments
+from ssl_ebm.objectives import Objective, Step, objective_arguments
+from ssl_ebm.objectives.term import Alarm, Term
 from ssl_ebm.run_directory import RunDirectory, load_checkpoint, write_atomically
 from ssl_ebm.training import loop as train
 from ssl_ebm.training import run as run_module
-from ssl_ebm.training.loop import TrainingStopped, batches, pretrain, update
-from ssl_ebm.training.monitor import ALARM_AFTER, Monitor, collapse_sign
+from ssl_ebm.training.guard import COLLAPSE_PATIENCE, MAX_SKIPPED, Diverged, TrainingStopped, collapse_sign
+from ssl_ebm.training.loop import batches, pretrain, update
 from ssl_ebm.training.run import prepare, restore
 
 SIZE = 12
@@ -116,13 +117,15 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, mo
     assert_same_run(*whole_and_resumed(tmp_path, monkeypatch, objective=choice))
 
 
-def test_a_run_with_multi_crop_and_prototypes(tmp_path, monkeypatch, capsys):
+def test_a_run_with_multi_crop_and_prototypes(tmp_path, monkeypatch, caplog, capsys):
     """Resumed exactly; described as it is; and what is kept takes images of the one size."""
     projector = {"hidden": [16], "out": 8, "prototypes": 12, "frozen_prototypes": 0.6}
     choice = {"views": {"name": "grey", "local_views": 2}, "objective": {"name": "simclr", "projector": projector}}
+    caplog.set_level("INFO", logger="ssl_ebm")
     whole, resumed = whole_and_resumed(tmp_path, monkeypatch, **choice)
     assert_same_run(whole, resumed)
-    described = capsys.readouterr().out
+    assert capsys.readouterr().out == ""  # a library logs and does not print
+    described = caplog.text
     assert "views      2 of 12 pixels and 2 of 8 pixels, grey" in described and "on 12 dimensions" in described
     line = RunDirectory(whole).read_metrics()[-1]
     assert line["energy_positive"] < line["energy_negative"] and 1 <= line["rankme_projection"] <= 12
@@ -183,7 +186,7 @@ def test_the_teacher_moves_once_an_update(tmp_path):
     assert torch.allclose(run.model.teacher[1][0].weight, expected, atol=1e-7)
 
 
-def test_a_non_finite_gradient_is_skipped_and_then_stops_the_run(tmp_path, monkeypatch, capsys):
+def test_a_non_finite_gradient_is_skipped_and_then_stops_the_run(tmp_path, monkeypatch, caplog):
     config = settings(tmp_path / "run", training__epochs=20)
     good = Objective.forward
 
@@ -199,6 +202,9 @@ def test_a_non_finite_gradient_is_skipped_and_then_stops_the_run(tmp_path, monke
     poisoned.on = True
     update(run, run.model)
     assert run.skipped == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "update 0: gradient is not finite, skipped (1 in a row)"
+    ]
     assert all(torch.equal(run.model.state_dict()[n], w) for n, w in weights.items() if "num_batches" not in n)
     poisoned.on = False
     update(run, run.model)
@@ -210,6 +216,61 @@ def test_a_non_finite_gradient_is_skipped_and_then_stops_the_run(tmp_path, monke
     assert lines and all(line["loss"] is None for line in lines)  # and metrics.jsonl stays JSON
 
 
+class Pull(Term):
+    """Pulls a parameter of its own to 1; in updates `bad`, counted without resets, its loss is `ill` times as large."""
+
+    subject, remedy = "the pull", "pull less"
+
+    def __init__(self, *, bad=(), ill=1.0, watched=False, rollbacks=0):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(()))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.bad, self.ill, self.total, self.rollbacks = bad, ill, 0, rollbacks
+        self.alarm = Alarm(2) if watched else None
+
+    def forward(self, model, step, embeddings, views, generator):
+        is_bad = self.total in self.bad
+        self.total += 1
+        self.calls += 1
+        if self.alarm is not None:
+            self.alarm.watch("it pulls too much" if is_bad else None)
+        loss = (self.ill if is_bad else 1.0) * (self.scale - 1).square()
+        return Step(step.loss + loss, step.terms | {"pull": loss.detach(), "before": step.loss.detach()})
+
+
+def with_term(monkeypatch, **options):
+    """Let runs that are built from now on have a `Pull`."""
+    monkeypatch.setattr(run_module, "_build_terms", lambda *arguments: {"pull": Pull(**options)})
+
+
+def test_a_term_is_added_trained_saved_and_resumed(tmp_path, monkeypatch):
+    with_term(monkeypatch)
+    whole, resumed = whole_and_resumed(tmp_path, monkeypatch)
+    assert_same_run(whole, resumed)
+    saved = state(whole)["terms"]["pull"]
+    assert saved["scale"] > 0 and saved["calls"] == 20  # 10 updates of 2 parts
+    for line in RunDirectory(whole).read_metrics():
+        assert line["pull"] > 0 and line["loss"] == pytest.approx(line["before"] + line["pull"])
+
+
+def test_the_alarm_of_a_term_keeps_the_last_good_checkpoint_and_stops_the_run(tmp_path, monkeypatch):
+    with_term(monkeypatch, bad=(7, 8), watched=True)
+    with pytest.raises(Diverged, match="the pull diverged at update 9: for 2 updates it pulls too much.*pull less"):
+        pretrain(settings(tmp_path / "run"))
+    assert state(tmp_path / "run")["step"] == 4  # not 8, which was due
+
+
+def test_a_run_whose_gradients_stay_non_finite_returns_to_its_checkpoint(tmp_path, monkeypatch, caplog):
+    with_term(monkeypatch, bad=range(5, 5 + MAX_SKIPPED), ill=float("nan"), rollbacks=1)
+    path = pretrain(settings(tmp_path / "run", training__epochs=4, training__checkpoint_every_steps=5))
+    assert "; back to update 5, roll-back 1: learning rate × 0.5" in caplog.text
+    final = state(path)
+    assert (final["step"], final["skipped"], final["rollbacks"]) == (20, 0, 1)
+    lines = RunDirectory(path).read_metrics()
+    assert [line["step"] for line in lines] == list(range(1, 21)) and all(line["loss"] is not None for line in lines)
+    assert [line.get("rollbacks") for line in lines] == [None] * 5 + [1] * 15
+
+
 def test_a_collapse_is_named(tmp_path):
     random = torch.Generator().manual_seed(0)
     z = torch.randn(64, 16, generator=random)
@@ -219,18 +280,20 @@ def test_a_collapse_is_named(tmp_path):
     assert "finite" in collapse_sign(z * float("nan"))
 
 
-def test_the_alarm_stops_a_run_that_asks_for_it(tmp_path, capsys):
+def test_the_alarm_stops_a_run_that_asks_for_it(tmp_path, caplog):
     config = settings(
         tmp_path / "run",
         objective={"name": "vicreg", "variance_weight": 0.0, "covariance_weight": 0.0, "projector": {"out": 8}},
-        optimizer={"name": "sgd", "lr": 0.5, "warmup_epochs": 0},
+        optimizer={"name": "sgd", "lr": 0.01, "warmup_epochs": 0},
         training__epochs=40,
         training__stop_on_collapse=True,
     )
     with pytest.raises(TrainingStopped, match="same way|line"):
         pretrain(config)
     collapsed = [line for line in RunDirectory(tmp_path / "run").read_metrics() if "collapse" in line]
-    assert collapsed and ALARM_AFTER > 1
+    (line,) = collapsed
+    assert line["step"] >= COLLAPSE_PATIENCE > 1 and state(tmp_path / "run")["step"] < line["step"]
+    assert f"update {line['step']}: collapse alarm: {line['collapse']}" in caplog.text
 
 
 def test_knn_runs_during_training_and_does_not_change_it(tmp_path):
@@ -297,4 +360,3 @@ def test_metrics_say_what_the_energies_do(tmp_path, small_data):
         assert line["energy_gap"] == pytest.approx(line["energy_negative"] - line["energy_positive"])
         assert 1 <= line["rankme_projection"] <= 8 and line["images_per_second"] > 0
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
-    assert isinstance(Monitor, type)

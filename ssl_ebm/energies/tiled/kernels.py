@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ssl_ebm.energies.rows import lowest
 from ssl_ebm.energies.tiled.factors import Factors, Gradients
-from ssl_ebm.energies.tiled.selection import Tile
+from ssl_ebm.energies.tiled.tiles import Tile
 
 LOG2_E = math.log2(math.e)  # powers of 2 take less than half as long as exp on CPUs
 SAFE = 30.0  # exp(±30), summed over any number of samples, neither overflows nor loses precision in float32
 
 Elementwise = Callable[..., Tensor]
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """What log Σ exp(-E) is over no samples: finite, and far below any other."""
+    return -torch.finfo(dtype).max / 4
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -93,41 +97,27 @@ def _rise(top: Tensor, total: Tensor, s: Tensor, dim: int) -> tuple[Tensor, Tens
     return p, shrink
 
 
-_attention = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+def _safe(x: Factors, bound: float | None) -> bool:
+    """Whether exp(-E) needs no shift, by the energy's bound or by Cauchy-Schwarz on this data."""
+    if bound is None:
+        f, g, u, v = (None if factor is None else factor.detach() for factor in x)
+        assert f is not None and g is not None
+        offsets = [offset.abs().amax() for offset in (u, v) if offset is not None]
+        bound = float(f.norm(dim=1).amax() * g.norm(dim=1).amax() + sum(offsets))
+    return bound <= SAFE
 
 
-class _Attention(torch.autograd.Function):
-    """log Σ_j exp(<f_i, g_j>) and its gradient Σ_j p_ij g_j: what PyTorch's fused attention for CPUs computes."""
-
-    @staticmethod
-    def forward(ctx: Any, f: Tensor, g: Tensor) -> Tensor:
-        assert _attention is not None
-        mean, value = _attention(f[None, None], g[None, None], g[None, None], scale=1.0)
-        ctx.save_for_backward(mean.view(f.shape))
-        return value.view(len(f))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient[:, None] * ctx.saved_tensors[0], None
-
-
-def logsumexp(x: Factors, tiles: Sequence[Tile], *, safe: bool, whole: bool) -> Tensor:
+def logsumexp(x: Factors, tiles: Sequence[Tile], *, bound: float | None) -> Tensor:
     """Row by row log Σ_j exp(-E_ij), link the identity; `lowest` for a row without samples.
 
     Args:
-        x: Factors, sorted as the tiles are.
+        x: Factors.
         tiles: What is taken.
-        safe: Whether all energies lie within ±SAFE.
-        whole: Whether every anchor takes every candidate.
+        bound: |E| is at most this for all pairs, where that is known beforehand.
     """
     wanted = [torch.is_grad_enabled() and factor is not None and factor.requires_grad for factor in x]
     one_sided = wanted[0] and not wanted[1] and not wanted[3] and not any(tile.mirrored for tile in tiles)
-    fused = _attention is not None and x.f.device.type == "cpu" and x.f.dtype == torch.float32 and x.v is None
-    if one_sided and whole and tiles and fused:  # 1.5 times as fast as by tiles for many anchors, as fast for few
-        value = _Attention.apply(x.f, x.g)
-        return value if x.u is None else value - x.u
-    return _LogSumExp.apply(tiles, safe, one_sided, *x)
+    return _LogSumExp.apply(tiles, not tiles or _safe(x, bound), one_sided, *x)
 
 
 class _Sum(torch.autograd.Function):
@@ -235,31 +225,10 @@ def total(
 
     Args:
         function: Elementwise in its first argument; what it captures gets no gradient.
-        x: Factors, sorted as the tiles are.
+        x: Factors.
         tiles: What is taken.
         values: Per anchor [n], as a column, or scalar.
         link: Of the energy.
         parameters: Of the link, those that need a gradient.
     """
     return _Sum.apply(tiles, function, link, parameters, 4 + len(values), *x, *values, *parameters)
-
-
-@torch.no_grad()
-def nearest(x: Factors, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
-    """Of each row the lowest -<f, g> + u + v, infinite where nothing is taken, and its candidate."""
-    best = x.f.new_full((len(x.f),), torch.inf)
-    place = torch.zeros(len(x.f), dtype=torch.int64, device=x.f.device)
-
-    def improve(part: slice, lowest: Tensor, index: Tensor) -> None:
-        better = lowest < best[part]
-        best[part] = torch.where(better, lowest, best[part])
-        place[part] = torch.where(better, index, place[part])
-
-    for tile, raw in x.tiles(tiles, 1.0):
-        tile.fill(raw, torch.inf)
-        value, index = raw.min(1)
-        improve(tile.rows, value, index + tile.columns.start)
-        if tile.mirrored:
-            value, index = raw.min(0)
-            improve(tile.columns, value, index + tile.rows.start)
-    return best, place

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-BINS = 15  # of equal width in [0, 1], of the calibration error
-STEPS = 100  # of Newton's method, which needs about ten
+from ssl_ebm.evaluation.probes.classification import CALIBRATION_BINS
+
+NEWTON_STEPS = 100  # at most; about ten are needed
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationResult:
-    """Of p(same image | E) = σ(-β E - b), where positive pairs and negative pairs are as likely beforehand.
+    """Calibration of p(same image | E) = σ(-β E - b), where positive and negative pairs are equally likely beforehand.
 
     Attributes:
         nll_before: Mean negative log-likelihood in nats at β = 1, b = 0, of pairs that nothing was fitted on; log 2 for
@@ -48,20 +49,20 @@ def calibrate(fit: Float[Tensor, "m m"], held_out: Float[Tensor, "n n"]) -> Cali
     """
     beta, bias = fit_odds(*split_kinds(fit))
     positive, negative = split_kinds(held_out)
-    before, after = -positive, -negative
-    fitted = -beta * positive - bias, -beta * negative - bias
+    raw_odds = -positive, -negative
+    fitted_odds = -beta * positive - bias, -beta * negative - bias
     return CalibrationResult(
-        nll_before=nll(before, after),
-        nll_after=nll(*fitted),
-        ece_before=ece(before, after),
-        ece_after=ece(*fitted),
+        nll_before=nll(*raw_odds),
+        nll_after=nll(*fitted_odds),
+        ece_before=ece(*raw_odds),
+        ece_after=ece(*fitted_odds),
         beta=beta,
         bias=bias,
     )
 
 
 def split_kinds(energies: Float[Tensor, "n n"]) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
-    """Positive and negative pairs' energies, in float64.
+    """The energies of the positive pairs, on the diagonal, and of the negative pairs, in float64.
 
     Raises:
         ValueError: There are fewer than two images.
@@ -69,12 +70,12 @@ def split_kinds(energies: Float[Tensor, "n n"]) -> tuple[Float64[Tensor, " n"], 
     if len(energies) < 2:
         raise ValueError(f"energies must be of at least two images, got {len(energies)}")
     energies = energies.detach().double()
-    other = ~torch.eye(len(energies), dtype=torch.bool, device=energies.device)
-    return energies.diagonal().clone(), energies[other]
+    negative = ~torch.eye(len(energies), dtype=torch.bool, device=energies.device)
+    return energies.diagonal().clone(), energies[negative]
 
 
 def fit_odds(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"]) -> tuple[float, float]:
-    """The β, b of least balanced negative log-likelihood, by Newton's method.
+    """The β and b of the least balanced negative log-likelihood, by Newton's method.
 
     Targets are Platt's, (n + 1) / (n + 2) for a positive and 1 / (m + 2) for a negative pair: the maximum stays finite
     where an energy tells all pairs apart (Platt 1999, Advances in Large Margin Classifiers). A flat energy has β = 0.
@@ -89,9 +90,10 @@ def fit_odds(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"]) -
     target = torch.cat([x.new_full((n,), (n + 1) / (n + 2)), x.new_full((m,), 1 / (m + 2))])
     slope, shift = 0.0, 0.0
     loss = _cross_entropy(x, slope, shift, target, weight)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         p = torch.sigmoid(slope * x + shift)
         residual, curve = weight * (p - target), weight * p * (1 - p)
+        # derivatives by shift and slope, and the Hessian of the two
         g0, g1 = float(residual.sum()), float((residual * x).sum())
         h0, h1, h2 = float(curve.sum()), float((curve * x).sum()), float((curve * x * x).sum())
         determinant = h0 * h2 - h1 * h1
@@ -111,18 +113,19 @@ def fit_odds(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"]) -
 
 
 def _cross_entropy(x: Tensor, slope: float, shift: float, target: Tensor, weight: Tensor) -> float:
+    """Weighted cross-entropy of the targets with σ(slope · x + shift)."""
     logit = slope * x + shift
     return float((weight * (torch.nn.functional.softplus(logit) - target * logit)).sum())
 
 
 def nll(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"]) -> float:
-    """Balanced negative log-likelihood of log-odds, in nats."""
+    """Balanced negative log-likelihood of positive and negative pairs' log-odds, in nats."""
     softplus = torch.nn.functional.softplus
     return float(softplus(-positive).mean() + softplus(negative).mean()) / 2
 
 
-def ece(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"], *, bins: int = BINS) -> float:
-    """Balanced expected calibration error of log-odds: Σ_bins |Σ w (y - p)|, bins of equal width in p.
+def ece(positive: Float64[Tensor, " n"], negative: Float64[Tensor, " m"], *, bins: int = CALIBRATION_BINS) -> float:
+    """Balanced expected calibration error of log-odds: Σ_bins |Σ w (y - p)|, over bins of equal width in p.
 
     Source: Guo et al. 2017, arXiv 1706.04599, eq. 3.
     """

@@ -1,4 +1,4 @@
-"""How many nats two views share, as far as an energy in nats shows it: lower bounds of different variance and bias."""
+"""Mutual information of two views in nats: lower bounds, of different variance and bias, from an estimate of -PMI."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ssl_ebm.evaluation.energy.calibration import fit_odds, split_kinds
 
 
 def information(energies: Float[Tensor, "n n"]) -> dict[str, float | None]:
-    """Lower bounds on the mutual information of two views, from one matrix of energies.
+    """The bounds `infonce`, `nwj` and `jsd` on the mutual information of two views, from one matrix of energies.
 
-    `infonce`, `nwj` and `jsd`; `pairs` is n, the K of InfoNCE, whose bound is at most log n. None where a bound is
-    below what a number can hold: an energy that is far from -PMI.
+    `pairs` is n, the K of InfoNCE, whose bound is at most log n. A bound is None where it is lower than a number can
+    be: of an energy that is far from -PMI.
 
     Args:
         energies: E(a_i, b_j) of held-out images, an estimate of -PMI in nats.
@@ -30,15 +30,15 @@ def information(energies: Float[Tensor, "n n"]) -> dict[str, float | None]:
 
 
 def infonce(energies: Float[Tensor, "n n"]) -> float:
-    """mean_i [-E_ii - log mean_j exp(-E_ij)]; at most log n, and blind to any c(a_i) (arXiv 1807.03748)."""
+    """InfoNCE's bound mean_i [-E_ii - log mean_j exp(-E_ij)]; at most log n, blind to any c(a_i) (arXiv 1807.03748)."""
     scores = -energies.detach().double()
     return float((scores.diagonal() - torch.logsumexp(scores, 1)).mean()) + math.log(len(scores))
 
 
 def nwj(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
-    """1 - mean E⁺ - mean exp(-E⁻): unbiased, of a variance that grows with the information.
+    """The bound 1 - mean E⁺ - mean exp(-E⁻): unbiased, of a variance that grows with the information.
 
-    The bound E_p[T] - E_q[exp(T - 1)] of the critic T = 1 - E, which is tight where E = -PMI (Nguyen, Wainwright &
+    It is E_p[T] - E_q[exp(T - 1)] of the critic T = 1 - E, which is tight where E = -PMI (Nguyen, Wainwright &
     Jordan 2010, arXiv 0809.0853; Poole et al. 2019, arXiv 1905.06922, eq. 3).
     """
     log_mean = torch.logsumexp(-negative, 0) - math.log(len(negative))
@@ -48,7 +48,8 @@ def nwj(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
 def jsd(energies: Float[Tensor, "n n"]) -> float:
     """NWJ's bound of the critic that the Jensen-Shannon divergence prefers: β E + b, fitted as log-odds.
 
-    Fitted on one half of the images and evaluated on the other, mean of both ways, so that it stays a lower bound.
+    The critic is fitted on one half of the images and the bound evaluated on the other, so that it stays a lower bound;
+    the result is the mean of both ways round.
 
     Source: Poole et al. 2019, arXiv 1905.06922, section 2.3 (I_JS).
     """

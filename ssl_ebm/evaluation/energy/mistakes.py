@@ -1,4 +1,4 @@
-"""What an energy takes for one thing and labels do not."""
+"""Mistakes of an energy: images of different classes that it finds most compatible."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-CANDIDATES = 64  # of each image: enough that pairs remain where images were taken by better pairs
+CANDIDATES = 64  # pairs that each image offers: enough that some remain when its best partners are in better pairs
 
 
 def worst_mistakes(
@@ -23,25 +23,24 @@ def worst_mistakes(
         count: Pairs wanted.
         chunk: Rows held at a time.
     """
-    n = len(labels)
-    values, others = [], []
+    n, offers = len(labels), min(CANDIDATES, len(labels))
+    values, partners = [], []
     for start in range(0, n, chunk):
-        part = slice(start, min(start + chunk, n))
-        energy = rows(part).detach().cpu().masked_fill(labels[part, None] == labels, torch.inf)
-        lowest = energy.topk(min(CANDIDATES, n), largest=False)
+        block = slice(start, min(start + chunk, n))
+        energy = rows(block).detach().cpu().masked_fill(labels[block, None] == labels, torch.inf)
+        lowest = energy.topk(offers, largest=False)
         values.append(lowest.values)
-        others.append(lowest.indices)
-    value, other = torch.cat(values), torch.cat(others)
-    order = value.flatten().argsort(stable=True)
+        partners.append(lowest.indices)
+    value, partner = torch.cat(values).flatten(), torch.cat(partners).flatten()
     pairs: list[tuple[int, int]] = []
     energies: list[float] = []
     taken: set[int] = set()
-    for position in order.tolist():
-        i, j, own = position // value.shape[1], int(other.flatten()[position]), float(value.flatten()[position])
-        if len(pairs) == count or own == float("inf"):
+    for position in value.argsort(stable=True).tolist():
+        i, j, energy_of_pair = position // offers, int(partner[position]), float(value[position])
+        if len(pairs) == count or energy_of_pair == float("inf"):
             break
         if not taken & {i, j}:
             pairs.append((i, j))
-            energies.append(own)
+            energies.append(energy_of_pair)
             taken |= {i, j}
     return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2), torch.tensor(energies)

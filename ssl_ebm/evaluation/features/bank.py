@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, extracted once and kept as a bank of faiss files that every protocol reads."""
+"""The bank: features of a frozen encoder, extracted once and kept in faiss files that every probe reads."""
 
 import json
 import tempfile
@@ -25,10 +25,15 @@ def extract(
     device: torch.device | str = "cpu",
     desc: str = "features",
 ) -> Float32[np.ndarray, "n d"]:
-    """Features of clean images, without gradients and in the images' order.
+    """Features of clean images, without gradients and in the images' order; a terminal shows a progress bar.
 
-    `encode` takes float images [batch, c, h, w] in [0, 1] on `device`; normalisation and eval mode are its own, so that
-    a feature does not depend on the images beside it. A progress bar is shown on a terminal.
+    Args:
+        encode: Gives features [batch, d] of float images [batch, c, h, w] in [0, 1] on `device`. It normalises them and
+            is in eval mode, so that a feature does not depend on the images beside it.
+        images: In [0, 255].
+        batch_size: Images in work at a time.
+        device: Where `encode` computes.
+        desc: Name of the progress bar.
 
     Raises:
         ValueError: If there are no images, or `encode` does not give one feature vector an image.
@@ -51,7 +56,7 @@ def extract(
 def check_features(
     features: Float[np.ndarray, "n d"], labels: Int64[np.ndarray, " m"], classes: int, split: str
 ) -> None:
-    """Refuses what no protocol can judge.
+    """Refuses features and labels that no probe can judge.
 
     Raises:
         ValueError: If the split is empty, lengths differ, a label is not in 0 .. classes - 1, or a feature vector's
@@ -75,7 +80,7 @@ def check_features(
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Raw features of one split with their labels; `Bank` checks that they belong together."""
+    """Raw features of the images of one split, and their labels; `Bank` checks that they belong together."""
 
     features: Float32[np.ndarray, "n d"]
     labels: Int64[np.ndarray, " m"]
@@ -88,7 +93,7 @@ class Split:
 class Bank:
     """Features of the three splits, and how they came to be.
 
-    Features are raw: kNN normalises a copy and the linear probe standardises one.
+    Features are raw: a probe that needs unit length or standardised features makes its own copy.
 
     Args:
         train: What classifiers learn from.
@@ -115,15 +120,15 @@ class Bank:
             check_features(getattr(self, name).features, getattr(self, name).labels, self.classes, name)
 
     def full_train(self) -> Split:
-        """Train and validation together: what the final classifier learns from once all is chosen."""
-        parts = (self.train, self.validation)
-        return Split(np.concatenate([p.features for p in parts]), np.concatenate([p.labels for p in parts]))
+        """Train and validation together: the final classifier learns from both, once all is chosen."""
+        splits = (self.train, self.validation)
+        return Split(np.concatenate([s.features for s in splits]), np.concatenate([s.labels for s in splits]))
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `{train,validation,test}.faiss` (IndexFlatIP), `*_labels.npy` and `protocol.json`.
+        """Writes the bank: `{train,validation,test}.faiss` (IndexFlatIP), `*_labels.npy` and `protocol.json`.
 
-        They are written beside `folder` and moved there whole: a reader sees the old bank, the new one or none, never
-        a mixture.
+        The files are written beside `folder` and moved there whole: a reader sees the old bank, the new one or none,
+        never a mixture.
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,12 +141,12 @@ class Bank:
                 index.add(np.ascontiguousarray(split.features))
                 faiss.write_index(index, str(new / f"{name}.faiss"))
                 np.save(new / f"{name}_labels.npy", split.labels)
-            about = {
+            description = {
                 "classes": self.classes,
                 "shapes": {name: list(getattr(self, name).features.shape) for name in SPLITS},
                 "protocol": self.protocol,
             }
-            (new / "protocol.json").write_text(json.dumps(about, indent=2) + "\n")
+            (new / "protocol.json").write_text(json.dumps(description, indent=2) + "\n")
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
@@ -149,7 +154,7 @@ class Bank:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Bank":
-        """Reads what `save` wrote.
+        """Reads the bank that `save` wrote.
 
         Raises:
             FileNotFoundError: If there is no bank in `folder`.
@@ -159,12 +164,12 @@ class Bank:
         if not (folder / "protocol.json").is_file():
             raise FileNotFoundError(f"'{folder}' holds no bank of features: evaluate the run first")
         try:
-            about = json.loads((folder / "protocol.json").read_text())
+            description = json.loads((folder / "protocol.json").read_text())
             splits = {name: read_split(folder, name) for name in SPLITS}
             shapes = {name: list(split.features.shape) for name, split in splits.items()}
-            if shapes != about["shapes"]:
-                raise ValueError(f"shapes are {shapes}, not {about['shapes']}")
-            return cls(**splits, classes=about["classes"], protocol=about["protocol"])
+            if shapes != description["shapes"]:
+                raise ValueError(f"shapes are {shapes}, not {description['shapes']}")
+            return cls(**splits, classes=description["classes"], protocol=description["protocol"])
         except (RuntimeError, OSError, KeyError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the bank '{folder}' is damaged ({reason}): delete it and evaluate again") from error

@@ -1,4 +1,4 @@
-"""What an encoder costs: training time, speed, operations of one image, parameters."""
+"""The cost of an encoder: training time, speed, operations of one image, parameters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def flops(network: nn.Module, image: Float[Tensor, "1 c h w"]) -> float | None:
-    """Floating-point operations of one image's forward: matrix products and convolutions, a multiply-add being two.
+    """Floating-point operations of the forward of one image, as `torch.utils.flop_counter` counts them.
 
-    Counted by `torch.utils.flop_counter`; None where it sees none, as in a network of other operations.
+    It counts matrix products and convolutions, a multiply-add as two. None for a network that has neither.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(image)
@@ -23,17 +23,17 @@ def flops(network: nn.Module, image: Float[Tensor, "1 c h w"]) -> float | None:
 
 
 def training_speed(metrics: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, float | None]:
-    """`train_seconds`, the time of all updates, and `images_per_second`, the median; of metrics.jsonl.
+    """`train_seconds`, the time of all updates, and the median of `images_per_second`, from the lines of metrics.jsonl.
 
-    Each measurement's speed is that since the one before, views and updates included, evaluation and checkpoints not.
-    None where nothing was measured.
+    The speed in a line is that since the line before, with making views, without evaluation and checkpoints. Both are
+    None where no line has one.
     """
-    seconds, last, speeds = 0.0, 0, []
+    seconds, step_before, speeds = 0.0, 0, []
     for line in metrics:
         speed = line.get("images_per_second")
         if speed:
-            seconds += (line["step"] - last) * batch_size / speed
-            last = line["step"]
+            seconds += (line["step"] - step_before) * batch_size / speed
+            step_before = line["step"]
             speeds.append(float(speed))
     return {
         "train_seconds": seconds if speeds else None,
@@ -44,7 +44,7 @@ def training_speed(metrics: Sequence[Mapping[str, Any]], batch_size: int) -> dic
 def cost(
     network: nn.Module, image: Float[Tensor, "1 c h w"], metrics: Sequence[Mapping[str, Any]], batch_size: int
 ) -> dict[str, float | None]:
-    """All of these, and the network's `parameters`."""
+    """Training time and speed, `flops_per_image`, and the number of the network's `parameters`."""
     return training_speed(metrics, batch_size) | {
         "flops_per_image": flops(network, image),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -1,4 +1,4 @@
-"""Features and labels in files of numpy."""
+"""Features and labels that other programs left in files of numpy."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ import torch
 
 from ssl_ebm.data.stratified import stratified_sample
 
-TEST_FRACTION = 0.2  # of one array without a test split of its own
+TEST_FRACTION = 0.2  # of the features in an .npy, which has no test split
 
 
 def read_features(path: str | Path, labels: str | Path | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays by their names, and what is to be said of their origin.
+    """Arrays of features and labels by split, and a description of their origin for the results.
 
     An .npz holds `train`, `train_labels`, `test`, `test_labels`, and `validation` with `validation_labels` where there
     are any. An .npy holds one array [n, d], with labels [n] in another .npy: a fifth of it, stratified, is the test
@@ -31,8 +31,8 @@ def read_features(path: str | Path, labels: str | Path | None = None) -> tuple[d
         features = _read_npy(path)
         if labels is None:
             raise ValueError(f"{path} holds no labels: give --labels FILE.npy, or an .npz with train and test")
-        held = f"{TEST_FRACTION:.0%} of the features, stratified, seed 0"
-        return _take_test(features, _read_npy(Path(labels))), {"features": str(path), "test": held}
+        test = f"{TEST_FRACTION:.0%} of the features, stratified, seed 0"
+        return _split_off_test(features, _read_npy(Path(labels))), {"features": str(path), "test": test}
     raise ValueError(f"features must be a file ending in .npz or .npy, got {str(path)!r}")
 
 
@@ -61,15 +61,20 @@ def _read_npy(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read ({error}): save it with numpy.save") from error
 
 
-def _take_test(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _split_off_test(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     if len(features) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels < 0).any():
         raise ValueError(
             f"labels must be one integer from 0 for each of {len(features)} features, got {labels.dtype} of shape "
             f"{list(labels.shape)}"
         )
     total = round(TEST_FRACTION * len(labels))
-    held = stratified_sample(
+    test = stratified_sample(
         torch.from_numpy(labels.astype(np.int64)), total, np.random.RandomState(0), least=1, spare=1
     ).numpy()
-    kept = np.delete(np.arange(len(labels)), held)
-    return {"train": features[kept], "train_labels": labels[kept], "test": features[held], "test_labels": labels[held]}
+    train = np.delete(np.arange(len(labels)), test)
+    return {
+        "train": features[train],
+        "train_labels": labels[train],
+        "test": features[test],
+        "test_labels": labels[test],
+    }

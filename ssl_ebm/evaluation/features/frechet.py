@@ -1,4 +1,4 @@
-"""How far samples are from data, by the first two moments of an encoder's features."""
+"""The distance of samples from data, by the first two moments of an encoder's features."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from torch import Tensor
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """‖μ_a - μ_b‖² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), 0 for equal moments; in units of squared features.
+    """The Fréchet distance of two sets of features; 0 for equal moments, in units of squared features.
+
+        ‖μ_a - μ_b‖² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½)
 
     The squared Wasserstein distance of the Gaussians with these moments (Dowson and Landau 1982); with the features of
     an Inception network it is the FID (Heusel et al. 2017, arXiv 1706.08500). Values of different encoders, and of
-    different numbers of samples, say nothing of each other: of few samples it is too high, by about tr Σ / n and more
-    where n is not far above d. So compare with what as many images of the data give.
+    different numbers of samples, cannot be compared: of few samples it is too high, by about tr Σ / n and more where n
+    is not far above d. Compare with the distance of as many images of the data.
 
     Args:
         a: Features of samples.

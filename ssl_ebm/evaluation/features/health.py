@@ -10,14 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = 1024
-SPECTRUM = 64  # singular values in results
-RANKS = (4, 100)  # of the eigenvalues that α-ReQ's slope is fitted to, as in the authors' code
-LIDAR_DIMENSIONS = 4096  # above that the eigenvalues of its scatter take minutes
+CHUNK_ROWS = 1024  # of the matrix of distances, held at a time
+SPECTRUM_LENGTH = 64  # singular values in results
+ALPHA_REQ_RANKS = (4, 100)  # first and last of the eigenvalues that the slope is fitted to, as in the authors' code
+LIDAR_DIMENSIONS = 4096  # at most; above, the eigenvalues of its scatter take minutes
 
 
 def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-    """RankMe = exp(-Σ_k p_k log p_k), p = σ / Σσ, of the features' singular values; from 1 to min(n, dim), 0 for zeros.
+    """RankMe, the effective rank of features, from 1 to min(n, dim); 0 for features that are all zero.
+
+        exp(-Σ_k p_k log p_k),   p = σ / Σσ of the singular values σ
 
     Features are not centred, as in the paper. Its ε = 1e-7, added to every p_k against log 0, is left out: 0 log 0 = 0
     here. σ² are eigenvalues of the smaller Gram matrix, those within its rounding taken as zero: cheap enough for a
@@ -30,9 +32,9 @@ def rankme(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
 
 
 def singular_values(features: Float[Tensor, "n dim"]) -> Float[Tensor, " least"]:
-    """The features' singular values over their largest entry, descending; those within rounding are zero.
+    """Singular values of the features, in units of their largest entry, descending; those within rounding are zero.
 
-    Roots of the smaller Gram matrix's eigenvalues.
+    They are the roots of the smaller Gram matrix's eigenvalues.
     """
     x = features.detach().cpu().double()
     x = x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
@@ -41,12 +43,12 @@ def singular_values(features: Float[Tensor, "n dim"]) -> Float[Tensor, " least"]
     return (squares * (squares > max(x.shape) * torch.finfo(x.dtype).eps * squares[0])).sqrt()
 
 
-def alpha_req(features: Float[Tensor, "n dim"], *, ranks: tuple[int, int] = RANKS) -> float | None:
-    """α-ReQ: the α of eigenvalues λ_j ∝ j^-α of the features' covariance; None with less than two to fit it to.
+def alpha_req(features: Float[Tensor, "n dim"], *, ranks: tuple[int, int] = ALPHA_REQ_RANKS) -> float | None:
+    """α-ReQ: the α of the decay λ_j ∝ j^-α of the eigenvalues of the features' covariance.
 
     Weighted least squares of log λ_j on log j over ranks j, first to last, with weights 1/j. The paper fits the
     eigenspectrum and names no range; ranks and weights are those of the authors' code (fastssl), after Stringer et al.
-    2019. Fewer dimensions end the range earlier.
+    2019. Fewer dimensions end the range earlier. None with fewer than two eigenvalues to fit it to.
 
     Source: Agrawal et al. 2022, α-ReQ: Assessing Representation Quality in Self-Supervised Learning by Measuring
     Eigenspectrum Decay, NeurIPS.
@@ -57,9 +59,9 @@ def alpha_req(features: Float[Tensor, "n dim"], *, ranks: tuple[int, int] = RANK
     if len(values) <= ranks[0]:
         return None
     rank = torch.arange(ranks[0], len(values) + 1, dtype=torch.float64)
-    x, y, weight = rank.log(), values[ranks[0] - 1 :].log(), 1 / rank
-    x, y = (side - (weight * side).sum() / weight.sum() for side in (x, y))
-    return -float((weight * x * y).sum() / (weight * x * x).sum())
+    log_rank, log_value, weight = rank.log(), values[ranks[0] - 1 :].log(), 1 / rank
+    log_rank, log_value = (logs - (weight * logs).sum() / weight.sum() for logs in (log_rank, log_value))
+    return -float((weight * log_rank * log_value).sum() / (weight * log_rank * log_rank).sum())
 
 
 def lidar(views: Float[Tensor, "views n dim"], *, delta: float = 1e-4) -> float | None:
@@ -83,8 +85,8 @@ def lidar(views: Float[Tensor, "views n dim"], *, delta: float = 1e-4) -> float 
         return None
     x = views.detach().cpu().double()
     mean = x.mean(0)
-    rest = (x - mean).flatten(0, 1)
-    within = rest.T @ rest / (n * (count - 1))
+    residuals = (x - mean).flatten(0, 1)
+    within = residuals.T @ residuals / (n * (count - 1))
     within.diagonal().add_(delta)
     between = (mean - mean.mean(0)) / (n - 1) ** 0.5
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(within), between.T, upper=False)
@@ -101,7 +103,7 @@ def alignment(a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> Float[Ten
 
 
 def uniformity(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-    """The log of the mean of exp(-2 ‖z_i - z_j‖²) over i ≠ j on the unit sphere; 0 for a collapse, at least -8.
+    """Uniformity: log mean exp(-2 ‖z_i - z_j‖²) over pairs i ≠ j on the unit sphere; 0 for a collapse, at least -8.
 
     Memory is linear in n. NaN for a single vector.
 
@@ -110,26 +112,30 @@ def uniformity(features: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
     z = _unit(features)
     square = z.square().sum(1)
     total = z.new_zeros(())
-    for part, own in zip(z.split(CHUNK), square.split(CHUNK), strict=True):
-        distance = own[:, None] + square - 2 * part @ z.T
+    for rows, row_square in zip(z.split(CHUNK_ROWS), square.split(CHUNK_ROWS), strict=True):
+        distance = row_square[:, None] + square - 2 * rows @ z.T
         total += torch.exp(-2 * distance.clamp(min=0)).sum()
     return ((total - len(z)) / (len(z) * (len(z) - 1))).log()
 
 
 def dimension_std(features: Float[Tensor, "n dim"]) -> Float[Tensor, " dim"]:
-    """Standard deviation over images of each dimension of the features on the unit sphere.
+    """Standard deviation (biased) over images of each dimension of the features on the unit sphere.
 
-    About 1/√dim where they spread evenly, 0 where they have collapsed (Chen & He 2021, arXiv 2011.10566, §4.1). Biased.
+    About 1/√dim where features spread evenly, 0 where they have collapsed (Chen & He 2021, arXiv 2011.10566, §4.1).
     """
     return _unit(features).std(0, correction=0)
 
 
 def health(a: Float[Tensor, "n dim"], views: Float[Tensor, "views n dim"]) -> dict[str, Any]:
-    """All of these: `a` are clean features, which rank, spectrum, uniformity and spread are of; `views` of the same.
+    """All measures of health by name.
 
-    Alignment is of the clean image and the first view. `spectrum` are the largest singular values, as parts of the sum
-    of all. `std` is the mean over dimensions times √dim: 1 where they spread evenly, 0 after a collapse. `dead` is the
-    part of the dimensions without any spread.
+    LiDAR is of the views, alignment of the clean image and its first view, the others of the clean images. `spectrum`
+    are the largest singular values, as fractions of the sum of all. `std` is the mean over dimensions times √dim: 1
+    where features spread evenly, 0 after a collapse. `dead` is the fraction of dimensions without any spread.
+
+    Args:
+        a: Features of clean images.
+        views: Features of views of the same images.
     """
     std, sigma = dimension_std(a), singular_values(a)
     return {
@@ -140,10 +146,10 @@ def health(a: Float[Tensor, "n dim"], views: Float[Tensor, "views n dim"]) -> di
         "uniformity": uniformity(a).item(),
         "std": std.mean().item() * len(std) ** 0.5,
         "dead": (std == 0).double().mean().item(),
-        "spectrum": (sigma / sigma.sum().clamp(min=torch.finfo(sigma.dtype).tiny))[:SPECTRUM].tolist(),
+        "spectrum": (sigma / sigma.sum().clamp(min=torch.finfo(sigma.dtype).tiny))[:SPECTRUM_LENGTH].tolist(),
     }
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Float64 directions; zero vectors stay zero."""
+    """The features' directions, in float64; zero vectors stay zero."""
     return F.normalize(features.detach().cpu().double(), dim=1, eps=torch.finfo(torch.float64).tiny)

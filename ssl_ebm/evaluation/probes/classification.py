@@ -1,4 +1,4 @@
-"""What all probes share: classifiers on standardised features, and what is reported of a classifier."""
+"""The parts that all probes share: classifiers on standardised features, and the scores of a classifier."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,16 +11,18 @@ from torch import Tensor
 from ssl_ebm.energies.labels import LabelEnergy
 from ssl_ebm.evaluation.features.bank import Split
 
+CALIBRATION_BINS = 15  # of equal width in [0, 1]
+
 
 class Standardisation:
-    """Mean 0 and standard deviation 1 for each feature, by the statistics of the split that is fitted.
+    """A map of features to mean 0 and standard deviation 1, by the statistics of the split that is fitted.
 
     A feature that is constant there counts for nothing: it becomes 0.
     """
 
     def __init__(self, x: Float[Tensor, "n d"]) -> None:
-        spread, self.mean = torch.std_mean(x, 0, correction=0)
-        self.scale = torch.where(spread > 1e-6 * self.mean.abs(), spread, torch.inf)  # the rest is float32's rounding
+        std, self.mean = torch.std_mean(x, 0, correction=0)
+        self.scale = torch.where(std > 1e-6 * self.mean.abs(), std, torch.inf)  # less is float32's rounding
 
     def __call__(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
         """Standardised features."""
@@ -32,11 +34,11 @@ class Fitted(Protocol):
 
     @property
     def weights(self) -> Float[Tensor, "members classes d"]:
-        """W."""
+        """The weights W of each member."""
 
     @property
     def intercepts(self) -> Float[Tensor, "members classes"]:
-        """B."""
+        """The intercepts b of each member."""
 
 
 F = TypeVar("F", bound=Fitted)
@@ -46,8 +48,9 @@ class Classifiers(Generic[F]):
     """A sweep of linear classifiers with the standardisation and the classes of the split that they are fitted on.
 
     Attributes:
-        fit: What `fit(x, labels, classes=...)` gave for standardised features and labels without gaps.
-        present: Classes of the split; a class that is absent there scores -∞ and is never predicted.
+        fit: The linear classifiers that `fit(x, labels, classes=...)` gave for standardised features and labels 0, 1,
+            ... without gaps.
+        present: Classes that occur in the split; one that does not scores -∞ and is never predicted.
     """
 
     def __init__(self, split: Split, fit: Callable[..., F], *, device: torch.device | str = "cpu") -> None:
@@ -63,27 +66,27 @@ class Classifiers(Generic[F]):
         weights, intercepts = self.fit.weights[member], self.fit.intercepts[member]
         x = self.standardise(torch.from_numpy(split.features)).to(weights)
         scores = (x @ weights.T + intercepts).cpu().numpy()
-        spread = np.full((len(scores), classes), -np.inf, dtype=scores.dtype)
-        spread[:, self.present] = scores
-        return spread
+        of_all = np.full((len(scores), classes), -np.inf, dtype=scores.dtype)
+        of_all[:, self.present] = scores
+        return of_all
 
     def accuracies(self, split: Split, classes: int) -> list[float]:
-        """Of each member."""
+        """The accuracy of each member on a split."""
         members = range(len(self.fit.weights))
         return [float((self.scores(split, classes, i).argmax(1) == split.labels).mean()) for i in members]
 
     def unseen(self, classes: int) -> list[int]:
-        """Classes that are absent from the split."""
+        """Classes that do not occur in the split that was fitted."""
         return sorted(set(range(classes)) - set(self.present.tolist()))
 
 
 def class_accuracies(
     predicted: Int64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], classes: int
 ) -> list[float | None]:
-    """The part of each class's images that is predicted right; None for a class without an image."""
-    size = np.bincount(labels, minlength=classes)
-    right = np.bincount(labels[predicted == labels], minlength=classes)
-    return [float(r / s) if s else None for r, s in zip(right, size, strict=True)]
+    """The accuracy on the images of each class; None for a class without an image."""
+    images = np.bincount(labels, minlength=classes)
+    correct = np.bincount(labels[predicted == labels], minlength=classes)
+    return [float(right / count) if count else None for right, count in zip(correct, images, strict=True)]
 
 
 def classification_scores(
@@ -91,9 +94,9 @@ def classification_scores(
     labels: Int64[np.ndarray, " n"],
     *,
     logits: bool = True,
-    bins: int = 15,
+    bins: int = CALIBRATION_BINS,
 ) -> dict[str, Any]:
-    """What is reported of a classifier, by the scores that it gives each class.
+    """The numbers that are reported of a classifier, from the scores that it gives each class.
 
     Logits make it a `LabelEnergy`, E(x, y) = -f_y(x) with p(y | x) = exp(F(x) - E(x, y)).
 
@@ -110,8 +113,8 @@ def classification_scores(
     top5 = None
     if classes > 5:
         best = (-scores).argsort(1, kind="stable")[:, :5]
-        known = np.isfinite(scores[np.arange(size), labels])
-        top5 = float(((best == labels[:, None]).any(1) & known).mean())
+        was_seen = np.isfinite(scores[np.arange(size), labels])
+        top5 = float(((best == labels[:, None]).any(1) & was_seen).mean())
     energy = LabelEnergy().log_probability(torch.from_numpy(scores).double()).neg().numpy() if logits else None
     nll = None if energy is None else float(energy[np.arange(size), labels].mean())
     return {
@@ -127,5 +130,6 @@ def classification_scores(
 
 
 def _calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
+    """Σ_b n_b/n |accuracy_b - confidence_b| over equal bins (b-1, b]/bins of the confidence."""
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(bin_of, correct - confidence, minlength=bins)).sum() / len(correct))

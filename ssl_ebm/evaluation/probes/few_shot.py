@@ -12,9 +12,12 @@ from ssl_ebm.evaluation.features.bank import Bank, Split
 from ssl_ebm.evaluation.probes.classification import Standardisation
 from ssl_ebm.evaluation.probes.linear import logistic_regression
 
-SHOTS = (1, 5, 10, 100)
-DRAWS = 5
-STRENGTH = 10.0  # of 1, 10 and 100 within 1.5 points of the best on Fashion-MNIST's validation images
+SHOTS = (1, 5, 10, 100)  # training images a class
+DRAWS, SEED = 5, 0
+STRENGTH = 10.0  # C; within 1.5 points of the best of 1, 10 and 100 on Fashion-MNIST's validation images
+DESCRIPTION = (
+    f"standardised, length 1, logistic regression at C = {STRENGTH:g}, {DRAWS} nested draws from train, seed {SEED}"
+)
 
 
 def few_shot(
@@ -23,19 +26,25 @@ def few_shot(
     shots: Sequence[int] = SHOTS,
     draws: int = DRAWS,
     strength: float = STRENGTH,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> dict[str, Any]:
-    """Test accuracy of a classifier that learns from so many training images a class, over several draws.
+    """Test accuracy of a classifier that learns from few training images of each class, over several draws of them.
 
     Multinomial logistic regression on features of length 1 with a fixed C, since so few images leave none to choose it
     with: the baseline of Tian et al. 2020 (arXiv 2003.11539). Before, features are standardised by the whole training
     split, which needs no labels: else C would mean less the more all features point one way, as an untrained network's
-    do. Draws are nested: the images of 1 a class are among those of 5. A class with fewer images gives all it has, and
-    `short_classes` counts such classes; a number above every class's size is left out, since each draw would be the
-    whole split.
+    do. Draws are nested: the images of 1 a class are among those of 5. A class with fewer images gives all it has.
 
     Gives for each number of shots, as text, `accuracies` of each draw, their `mean` and standard deviation `std`
-    (with draws - 1), and `short_classes`.
+    (with draws - 1), and `short_classes`, the number of classes with fewer images. A number above the size of every
+    class is left out, since each draw would be the whole split.
+
+    Args:
+        bank: Features of the three splits; validation is not used.
+        shots: Numbers of training images a class.
+        draws: Draws of each number.
+        strength: C, the inverse of regularisation.
+        seed: Of the first draw.
 
     Raises:
         ValueError: If a number is out of its range or the train split holds one class only.
@@ -67,7 +76,7 @@ def few_shot(
 
 
 def rank_in_class(labels: Int64[np.ndarray, " n"], random: np.random.RandomState) -> Int64[np.ndarray, " n"]:
-    """Each image's place, from 0, in a random order of its class: `rank < k` draws k images a class."""
+    """The place of each image, from 0, in a random order of its class: `rank < k` draws k images a class."""
     order = random.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     size = np.bincount(labels)
@@ -78,13 +87,13 @@ def rank_in_class(labels: Int64[np.ndarray, " n"], random: np.random.RandomState
 
 def _predict(train: Split, query: Float32[np.ndarray, "q d"], strength: float) -> Int64[np.ndarray, " q"]:
     """Classes of the queries; where there are fewer images than dimensions, the solution lies in the images' span."""
-    x, asked = torch.from_numpy(train.features), torch.from_numpy(query)
+    x, queries = torch.from_numpy(train.features), torch.from_numpy(query)
     if len(x) < x.shape[1]:
         axes, coordinates = torch.linalg.qr(x.T)
-        x, asked = coordinates.T.contiguous(), asked @ axes
+        x, queries = coordinates.T.contiguous(), queries @ axes
     present, labels = np.unique(train.labels, return_inverse=True)
     fit = logistic_regression(x, torch.from_numpy(labels), [strength], classes=len(present))
-    return present[(asked @ fit.weights[0].T + fit.intercepts[0]).argmax(1).numpy()]
+    return present[(queries @ fit.weights[0].T + fit.intercepts[0]).argmax(1).numpy()]
 
 
 def _directions(split: Split, standardise: Standardisation) -> Float32[np.ndarray, "n d"]:

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours on cosine similarity: one search, then the whole grid of k and temperature from it."""
+"""The kNN probe: weighted votes of nearest neighbours, for a grid of k and temperature from one search."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,13 +8,15 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from ssl_ebm.evaluation.features.bank import Bank, check_features
+from ssl_ebm.evaluation.features.bank import Bank, Split, check_features
 from ssl_ebm.evaluation.probes.classification import class_accuracies
 
 KS = (10, 20, 100, 200)
 TEMPERATURES = (0.07, 0.1, 0.2)
-HEADLINE = (20, 0.07)  # DINO's k and T (Caron et al. 2021, arXiv 2104.14294)
-CHUNK_BYTES = 2**28  # of the bank, normalised and searched at a time
+HEADLINE_K, HEADLINE_TEMPERATURE = 20, 0.07  # DINO's (Caron et al. 2021, arXiv 2104.14294)
+HEADLINE = f"k = {HEADLINE_K}, T = {HEADLINE_TEMPERATURE:g}".replace("= 0.", "= .")
+DESCRIPTION = f"cosine, exact, bank = train + validation; headline {HEADLINE}; choice on validation"
+CHUNK_BYTES = 2**28  # of the bank that is normalised and searched at a time
 VOTE_CELLS = 2**23  # scores [queries, classes] held at a time
 
 
@@ -23,11 +25,14 @@ class KnnResult:
     """Accuracies in [0, 1]; rows are in the order of `ks`.
 
     Attributes:
-        ks: As asked for, ascending.
-        ks_used: Those, clipped to the bank's size.
-        weighted: Accuracy for each (k, T), weights exp(s/T).
+        ks: The numbers of neighbours asked for, ascending.
+        ks_used: The same, clipped to the bank's size.
+        temperatures: T of the weights.
+        weighted: Accuracy for each (k, T), with weights exp(s/T) of similarities s.
         uniform: Accuracy for each k, one vote a neighbour.
-        bank_zeros: Feature vectors that are zero, whose similarity with everything is 0; many mean a collapse.
+        bank_size: Number of feature vectors in the bank.
+        queries: Number of queries.
+        bank_zeros: Vectors of the bank that are zero, whose similarity with everything is 0; many mean a collapse.
         query_zeros: The same among the queries.
     """
 
@@ -45,14 +50,14 @@ class KnnResult:
 def neighbours(
     bank: Float[np.ndarray, "n d"], queries: Float[np.ndarray, "q d"], *, k: int
 ) -> tuple[Float32[np.ndarray, "q k"], Int64[np.ndarray, "q k"]]:
-    """The k bank vectors of largest cosine similarity: similarities, descending, and row numbers.
+    """The k bank vectors of largest cosine similarity with each query: similarities, descending, and row numbers.
 
-    Exact (`faiss.IndexFlatIP`), on the GPUs where faiss sees any. faiss itself tiles queries against vectors; here a
-    bank above 256 MiB is further normalised and searched by chunks whose answers are merged, so that it needs no second
-    copy and may be a `np.memmap` larger than memory. Threads are faiss's OpenMP default (OMP_NUM_THREADS).
+    The search is exact (`faiss.IndexFlatIP`), on the GPUs where faiss sees any. A bank above 256 MiB is normalised and
+    searched by chunks whose answers are merged, so that it needs no second copy and may be a `np.memmap` larger than
+    memory. Threads are faiss's OpenMP default (OMP_NUM_THREADS).
     """
     directions = _normalised(queries)
-    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    nearest = faiss.ResultHeap(len(queries), k, keep_max=True)
     rows = max(1, CHUNK_BYTES // (4 * bank.shape[1]))
     for start in range(0, len(bank), rows):
         index: faiss.Index = faiss.IndexFlatIP(bank.shape[1])
@@ -60,9 +65,9 @@ def neighbours(
         if faiss.get_num_gpus() > 0:
             index = faiss.index_cpu_to_all_gpus(index)
         similarity, row = index.search(directions, min(k, index.ntotal))
-        best.add_result(similarity, row + start)
-    best.finalize()
-    return best.D, best.I
+        nearest.add_result(similarity, row + start)
+    nearest.finalize()
+    return nearest.D, nearest.I
 
 
 def vote(
@@ -73,9 +78,9 @@ def vote(
     ks: Sequence[int],
     temperatures: Sequence[float],
 ) -> Int64[np.ndarray, "ks weights q"]:
-    """The class of the largest Σ_{j ≤ k} exp(s_j/T) 1[y_j = c], for each k and T, and last for uniform weights.
+    """The class that the neighbours vote for: that of the largest Σ_{j ≤ k} exp(s_j/T) 1[y_j = c], for each k and T.
 
-    Scores accumulate from one k to the next. Uniform is T = ∞. Ties go to the smallest label.
+    Uniform weights, T = ∞, come last. Scores accumulate from one k to the next. Ties go to the smallest label.
 
     Args:
         similarity: Of each query's neighbours, descending.
@@ -87,15 +92,15 @@ def vote(
     predicted = np.empty((len(ks), len(temperatures) + 1, len(labels)), dtype=np.int64)
     rows = max(1, VOTE_CELLS // classes)
     for start in range(0, len(labels), rows):
-        near, label = similarity[start : start + rows], labels[start : start + rows]
+        part, label = similarity[start : start + rows], labels[start : start + rows]
         cell = np.arange(len(label))[:, None] * classes + label
         for j, temperature in enumerate((*temperatures, np.inf)):
-            weight = np.exp((near - near[:, :1]) / np.float32(temperature))  # relative to the nearest: no overflow
-            score, done = np.zeros(len(label) * classes), 0
+            weight = np.exp((part - part[:, :1]) / np.float32(temperature))  # relative to the nearest: no overflow
+            score, counted = np.zeros(len(label) * classes), 0
             for i, k in enumerate(ks):
-                score += np.bincount(cell[:, done:k].ravel(), weight[:, done:k].ravel(), minlength=len(score))
+                score += np.bincount(cell[:, counted:k].ravel(), weight[:, counted:k].ravel(), minlength=len(score))
                 predicted[i, j, start : start + rows] = score.reshape(-1, classes).argmax(1)
-                done = k
+                counted = k
     return predicted
 
 
@@ -118,82 +123,76 @@ def knn_grid(
         ValueError: If `check_features` refuses bank or queries, the bank holds one class only (any classifier would be
             perfect), or a k or a temperature is out of its range.
     """
-    return _grid(bank, bank_labels, queries, query_labels, classes, ks, temperatures)[0]
+    return _grid(Split(bank, bank_labels), Split(queries, query_labels), classes, ks, temperatures)[0]
 
 
 def knn_evaluate(bank: Bank, *, ks: Sequence[int] = KS, temperatures: Sequence[float] = TEMPERATURES) -> dict[str, Any]:
-    """The protocol: k and T chosen on validation against train; test read once against train and validation.
+    """The `knn` protocol: k and T chosen on validation against train; test read once against train and validation.
 
-    Gives `headline` (k = 20, T = .07, fixed beforehand) and `chosen` (the first best on validation in the order of the
-    grid, uniform weights, `temperature` None, last), each with its accuracy for each class and its test predictions for
-    paired statistics, and both grids.
+    Gives `headline`, with k and T fixed beforehand, and `chosen`, with the best on validation (the first in the order
+    of the grid, where uniform weights, `temperature` None, come last): each with its accuracy, that of each class, and
+    its test predictions for paired statistics. `validation` and `test` are the grids.
 
     Raises:
         ValueError: As `knn_grid`.
     """
-    ks, temperatures = sorted({*ks, HEADLINE[0]}), sorted({*temperatures, HEADLINE[1]})
-    full, classes = bank.full_train(), bank.classes
-    train, held, test = bank.train, bank.validation, bank.test
-    validation, _ = _grid(train.features, train.labels, held.features, held.labels, classes, ks, temperatures)
-    final, predicted = _grid(full.features, full.labels, test.features, test.labels, classes, ks, temperatures)
+    ks, temperatures = sorted({*ks, HEADLINE_K}), sorted({*temperatures, HEADLINE_TEMPERATURE})
+    validation, _ = _grid(bank.train, bank.validation, bank.classes, ks, temperatures)
+    final, predicted = _grid(bank.full_train(), bank.test, bank.classes, ks, temperatures)
     on_validation = np.column_stack((validation.weighted, validation.uniform))
 
-    def cell(i: int, j: int) -> dict[str, Any]:
+    def results_of(i: int, j: int) -> dict[str, Any]:
         return {
             "k": ks[i],
             "temperature": temperatures[j] if j < len(temperatures) else None,
             "accuracy": (final.weighted[i] + [final.uniform[i]])[j],
             "validation_accuracy": float(on_validation[i, j]),
-            "per_class": class_accuracies(predicted[i, j], test.labels, classes),
+            "per_class": class_accuracies(predicted[i, j], bank.test.labels, bank.classes),
             "predictions": predicted[i, j].tolist(),
         }
 
     best_k, best_weight = np.unravel_index(on_validation.argmax(), on_validation.shape)
     return {
-        "headline": cell(ks.index(HEADLINE[0]), temperatures.index(HEADLINE[1])),
-        "chosen": cell(int(best_k), int(best_weight)),
+        "headline": results_of(ks.index(HEADLINE_K), temperatures.index(HEADLINE_TEMPERATURE)),
+        "chosen": results_of(int(best_k), int(best_weight)),
         "validation": asdict(validation),
         "test": asdict(final),
     }
 
 
 def _grid(
-    bank: np.ndarray,
-    bank_labels: np.ndarray,
-    queries: np.ndarray,
-    query_labels: np.ndarray,
-    classes: int,
-    ks: Sequence[int],
-    temperatures: Sequence[float],
+    bank: Split, queries: Split, classes: int, ks: Sequence[int], temperatures: Sequence[float]
 ) -> tuple[KnnResult, Int64[np.ndarray, "ks weights q"]]:
-    check_features(bank, bank_labels, classes, "bank")
-    check_features(queries, query_labels, classes, "query")
-    if (bank_labels == bank_labels[0]).all():
-        raise ValueError(f"the bank must hold at least two classes, got class {bank_labels[0]} only")
+    """Accuracies for every k and T, and the predictions behind them."""
+    check_features(bank.features, bank.labels, classes, "bank")
+    check_features(queries.features, queries.labels, classes, "query")
+    if (bank.labels == bank.labels[0]).all():
+        raise ValueError(f"the bank must hold at least two classes, got class {bank.labels[0]} only")
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be numbers of neighbours of at least 1, got {tuple(ks)}")
     if not all(temperature > 0 for temperature in temperatures):
         raise ValueError(f"temperatures must be > 0, got {tuple(temperatures)}")
     ks = sorted(ks)
-    used = [min(k, len(bank)) for k in ks]
-    similarity, row = neighbours(bank, queries, k=used[-1])
-    predicted = vote(similarity, bank_labels[row], classes=classes, ks=used, temperatures=temperatures)
-    accuracy = (predicted == query_labels).mean(2)
+    clipped = [min(k, len(bank)) for k in ks]
+    similarity, row = neighbours(bank.features, queries.features, k=clipped[-1])
+    predicted = vote(similarity, bank.labels[row], classes=classes, ks=clipped, temperatures=temperatures)
+    accuracy = (predicted == queries.labels).mean(2)
     result = KnnResult(
         ks=list(ks),
-        ks_used=used,
+        ks_used=clipped,
         temperatures=list(temperatures),
         weighted=accuracy[:, :-1].tolist(),
         uniform=accuracy[:, -1].tolist(),
         bank_size=len(bank),
         queries=len(queries),
-        bank_zeros=int((~bank.any(1)).sum()),
-        query_zeros=int((~queries.any(1)).sum()),
+        bank_zeros=int((~bank.features.any(1)).sum()),
+        query_zeros=int((~queries.features.any(1)).sum()),
     )
     return result, predicted
 
 
 def _normalised(features: np.ndarray) -> Float32[np.ndarray, "n d"]:
-    copy = np.array(features, dtype=np.float32, order="C")
-    faiss.normalize_L2(copy)  # leaves zero vectors zero
-    return copy
+    """The features' directions; zero vectors stay zero."""
+    directions = np.array(features, dtype=np.float32, order="C")
+    faiss.normalize_L2(directions)
+    return directions

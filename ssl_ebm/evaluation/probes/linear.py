@@ -15,13 +15,14 @@ from torch import Tensor
 from ssl_ebm.evaluation.features.bank import Bank
 from ssl_ebm.evaluation.probes.classification import Classifiers, classification_scores
 
-STRENGTHS = tuple(np.logspace(-5, 2, 8).tolist())
-HISTORY = 10  # pairs that L-BFGS remembers
+STRENGTHS = tuple(np.logspace(-5, 2, 8).tolist())  # C, the inverse of regularisation
+HISTORY = 10  # moves that L-BFGS remembers
 CHUNK_CELLS = 2**26  # logits held at a time
+DESCRIPTION = "standardised, multinomial logistic regression, L2 by validation, refit on train + validation"
 
 
 class Fit(NamedTuple):
-    """One classifier a strength; logits are x Wᵀ + b."""
+    """Classifiers, one a strength, whose logits are x Wᵀ + b, and how their fits ended."""
 
     weights: Float[Tensor, "strengths classes d"]
     intercepts: Float[Tensor, "strengths classes"]
@@ -39,7 +40,7 @@ def logistic_regression(
     max_iterations: int = 500,
     start: Fit | None = None,
 ) -> Fit:
-    """Minimises ½‖W‖² + C Σ_i -log softmax(W x_i + b)_{y_i} for every C at once; intercepts are not penalised.
+    """Classifiers that minimise ½‖W‖² + C Σ_i -log softmax(W x_i + b)_{y_i}, for every C at once; b is not penalised.
 
     scikit-learn's `LogisticRegression(C)` for three classes and more (its binary model has one weight vector where this
     has two, so that its C is twice this one), and its stopping rule: max |gradient| ≤ tolerance of the objective over
@@ -55,7 +56,7 @@ def logistic_regression(
         labels: In 0 .. classes - 1, each at least once: the intercept of an absent class has no minimum.
         strengths: C > 0, the inverse of regularisation.
         classes: Number of classes.
-        tolerance: See above.
+        tolerance: Of the stopping rule.
         max_iterations: Evaluations of the gradient; a strength that needs more is returned as it is, unconverged.
         start: Where to start, one classifier a strength; None: zero.
 
@@ -64,10 +65,10 @@ def logistic_regression(
     """
     if not len(strengths) or not all(0 < strength < float("inf") for strength in strengths):
         raise ValueError(f"strengths must be finite and > 0, got {tuple(strengths)}")
-    count = torch.bincount(labels, minlength=classes)
-    if classes < 2 or len(count) > classes or not count.all():
-        seen = f"{int((count > 0).sum())} different labels up to {len(count) - 1} for {classes} classes"
-        raise ValueError(f"labels must hold each of at least two classes, got {seen}")
+    images = torch.bincount(labels, minlength=classes)
+    if classes < 2 or len(images) > classes or not images.all():
+        present = f"{int((images > 0).sum())} different labels up to {len(images) - 1} for {classes} classes"
+        raise ValueError(f"labels must hold each of at least two classes, got {present}")
     n, d = x.shape
     penalty = 1 / (n * torch.tensor(strengths, dtype=torch.float64, device=x.device))
     variance, axes = torch.linalg.eigh((x.T @ x / n).double())
@@ -106,10 +107,10 @@ def _loss(x: Tensor, labels: Tensor, theta: Tensor, penalty: Tensor) -> tuple[Te
         residual.exp_()[:, label, image] -= 1
         gradient.addmm_(residual.flatten(0, 1), part)
         gradient_bias += residual.flatten(0, 1).sum(1, keepdim=True)
-    whole = torch.cat((gradient, gradient_bias), 1).view_as(theta) / len(x)
-    whole[..., :-1] += penalty * theta[..., :-1]
+    by_theta = torch.cat((gradient, gradient_bias), 1).view_as(theta) / len(x)
+    by_theta[..., :-1] += penalty * theta[..., :-1]
     squares = theta[..., :-1].double().square().sum((1, 2))
-    return value / len(x) + penalty[:, 0, 0] * squares / 2, whole
+    return value / len(x) + penalty[:, 0, 0] * squares / 2, by_theta
 
 
 def _lbfgs(
@@ -200,10 +201,10 @@ def linear_probe(
     fit = partial(logistic_regression, tolerance=tolerance, max_iterations=max_iterations)
     sweep = Classifiers(bank.train, partial(fit, strengths=strengths), device=device)
     curve = sweep.accuracies(bank.validation, bank.classes)
-    best, whole = int(np.argmax(curve)), bank.full_train()
-    same_classes = np.array_equal(np.unique(whole.labels), sweep.present)
-    start = Fit(*(part[best : best + 1] for part in sweep.fit)) if same_classes else None
-    final = Classifiers(whole, partial(fit, strengths=strengths[best : best + 1], start=start), device=device)
+    best, full_train = int(np.argmax(curve)), bank.full_train()
+    same_classes = np.array_equal(np.unique(full_train.labels), sweep.present)
+    start = Fit(*(field[best : best + 1] for field in sweep.fit)) if same_classes else None
+    final = Classifiers(full_train, partial(fit, strengths=strengths[best : best + 1], start=start), device=device)
     return {
         "protocol": "lbfgs",
         "strength": strengths[best],

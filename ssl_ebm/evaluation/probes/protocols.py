@@ -1,4 +1,4 @@
-"""All probes on features of any origin: arrays in, numbers out."""
+"""The probes by name, for features of any origin: arrays in, numbers out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,21 +10,24 @@ from jaxtyping import Float32, Int32
 
 from ssl_ebm.data.stratified import stratified_sample
 from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split
-from ssl_ebm.evaluation.probes.few_shot import few_shot
-from ssl_ebm.evaluation.probes.knn import knn_evaluate
-from ssl_ebm.evaluation.probes.linear import linear_probe
-from ssl_ebm.evaluation.probes.ridge import ridge_probe
-from ssl_ebm.evaluation.probes.sgd import sgd_probe
+from ssl_ebm.evaluation.probes import few_shot, knn, linear, ridge, sgd
 from ssl_ebm.registry import unknown_name
 
 PROTOCOLS: dict[str, Callable[[Bank], dict[str, Any]]] = {
-    "knn": knn_evaluate,
-    "linear": linear_probe,
-    "ridge": ridge_probe,
-    "few_shot": few_shot,
-    "sgd": sgd_probe,
+    "knn": knn.knn_evaluate,
+    "linear": linear.linear_probe,
+    "ridge": ridge.ridge_probe,
+    "few_shot": few_shot.few_shot,
+    "sgd": sgd.sgd_probe,
 }
-DEFAULT = ("knn", "linear", "ridge", "few_shot")
+DESCRIPTIONS = {  # of what each does, for results and reports
+    "knn": knn.DESCRIPTION,
+    "linear": linear.DESCRIPTION,
+    "ridge": ridge.DESCRIPTION,
+    "few_shot": few_shot.DESCRIPTION,
+    "sgd": sgd.DESCRIPTION,
+}
+DEFAULT = ("knn", "linear", "ridge", "few_shot")  # protocols, where none are named
 PREDICTIONS = {  # where a protocol's results hold test predictions, and their name
     ("knn", "headline"): "knn",
     ("knn", "chosen"): "knn_chosen",
@@ -32,7 +35,7 @@ PREDICTIONS = {  # where a protocol's results hold test predictions, and their n
     ("ridge", "test"): "ridge",
     ("sgd", "test"): "sgd",
 }
-VALIDATION_FRACTION = 0.1
+VALIDATION_FRACTION = 0.1  # of train, where no validation split is given
 
 
 def evaluate_features(
@@ -46,7 +49,7 @@ def evaluate_features(
     protocols: Sequence[str] = DEFAULT,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Probes of features that any encoder made; nothing of them is chosen by test labels.
+    """Results of the probes on features of any encoder; test labels choose nothing.
 
         results = evaluate_features(train, train_labels, test, test_labels)
         results["linear"]["test"]["top1"]
@@ -60,7 +63,7 @@ def evaluate_features(
         test: Features [m, d].
         test_labels: Their classes.
         validation: Features and labels that choose hyper-parameters; None: 10% of train, stratified.
-        classes: Number of classes; None: by the training labels.
+        classes: Number of classes; None: the largest training label + 1.
         protocols: Of `PROTOCOLS`; `sgd` takes minutes.
         seed: Of the validation split.
 
@@ -82,7 +85,7 @@ def evaluate_features(
 def evaluate_bank(
     bank: Bank, protocols: Sequence[str] = DEFAULT
 ) -> tuple[dict[str, Any], dict[str, Int32[np.ndarray, " test"]]]:
-    """Results of each protocol, and the test predictions of their classifiers.
+    """Results of each protocol by its name, and the test predictions of the classifiers.
 
     Raises:
         ValueError: If a protocol is unknown or there are none.
@@ -112,29 +115,28 @@ def make_bank(
     seed: int = 0,
     protocol: dict[str, Any] | None = None,
 ) -> Bank:
-    """A bank of arrays, with a validation split taken off train where none is given.
+    """The bank of these arrays, with a validation split taken off train where none is given.
 
     Raises:
         ValueError: As `evaluate_features`.
         TypeError: As `evaluate_features`.
     """
-    whole, held_out = _split("train", train, train_labels), _split("test", test, test_labels)
-    if (whole.labels == whole.labels[0]).all():
-        raise ValueError(f"train must hold at least two classes, got class {whole.labels[0]} only")
+    train_split, test_split = _split("train", train, train_labels), _split("test", test, test_labels)
+    if (train_split.labels == train_split.labels[0]).all():
+        raise ValueError(f"train must hold at least two classes, got class {train_split.labels[0]} only")
+    if classes is None:
+        classes = int(train_split.labels.max()) + 1
     if validation is None:
-        part, held = _halves(whole, seed)
+        train_split, validation_split = _split_off_validation(train_split, seed)
     else:
-        part, held = whole, _split("validation", *validation)
+        validation_split = _split("validation", *validation)
     return Bank(
-        train=part,
-        validation=held,
-        test=held_out,
-        classes=int(whole.labels.max()) + 1 if classes is None else classes,
-        protocol=protocol or {},
+        train=train_split, validation=validation_split, test=test_split, classes=classes, protocol=protocol or {}
     )
 
 
 def _split(name: str, features: npt.ArrayLike, labels: npt.ArrayLike) -> Split:
+    """A split of arrays of any type, checked."""
     x, y = np.asarray(features), np.asarray(labels)
     if x.dtype.kind not in "fiu":
         raise TypeError(f"features of the {name} split must be real numbers, got {x.dtype}")
@@ -156,17 +158,18 @@ def _float32(x: np.ndarray) -> Float32[np.ndarray, "n d"]:
         return np.ascontiguousarray(x, dtype=np.float32)
 
 
-def _halves(whole: Split, seed: int) -> tuple[Split, Split]:
-    """Train and validation; every class is in both."""
-    size = np.bincount(whole.labels)
-    if (size == 1).any():
+def _split_off_validation(split: Split, seed: int) -> tuple[Split, Split]:
+    """Train and validation, a stratified sample; every class is in both."""
+    images = np.bincount(split.labels)
+    if (images == 1).any():
         raise ValueError(
-            f"class {int((size == 1).argmax())} has one training image, which cannot be in train and validation: give "
-            "validation=(features, labels), or leave the class out"
+            f"class {int((images == 1).argmax())} has one training image, which cannot be in train and validation: "
+            "give validation=(features, labels), or leave the class out"
         )
-    total = max(1, round(VALIDATION_FRACTION * len(whole)))
-    held = stratified_sample(
-        torch.from_numpy(whole.labels), total, np.random.RandomState(seed), least=1, spare=1
+    total = max(1, round(VALIDATION_FRACTION * len(split)))
+    validation = stratified_sample(
+        torch.from_numpy(split.labels), total, np.random.RandomState(seed), least=1, spare=1
     ).numpy()
-    kept = np.delete(np.arange(len(whole)), held)
-    return Split(whole.features[kept], whole.labels[kept]), Split(whole.features[held], whole.labels[held])
+    train = np.delete(np.arange(len(split)), validation)
+    features, labels = split.features, split.labels
+    return Split(features[train], labels[train]), Split(features[validation], labels[validation])

@@ -12,12 +12,13 @@ from torch import Tensor
 from ssl_ebm.evaluation.features.bank import Bank
 from ssl_ebm.evaluation.probes.classification import Classifiers, classification_scores
 
-PENALTIES = tuple(np.logspace(-6, 3, 10).tolist())
-CHUNK = 4096  # rows held in float64 at a time
+PENALTIES = tuple(np.logspace(-6, 3, 10).tolist())  # λ
+CHUNK_ROWS = 4096  # held in float64 at a time
+DESCRIPTION = "standardised, least squares onto one-hot targets, penalty by validation, refit on train + validation"
 
 
 class Ridge(NamedTuple):
-    """One regression a penalty; scores are x Wᵀ + b."""
+    """Regressions, one a penalty, whose scores are x Wᵀ + b."""
 
     weights: Float64[Tensor, "penalties classes d"]
     intercepts: Float64[Tensor, "penalties classes"]
@@ -26,7 +27,7 @@ class Ridge(NamedTuple):
 def ridge_regression(
     x: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], penalties: Sequence[float], *, classes: int
 ) -> Ridge:
-    """Minimises 1/n Σ_i ‖W x_i + b - onehot(y_i)‖² + λ ‖W‖² for every λ at once; intercepts are not penalised.
+    """Regressions that minimise 1/n Σ_i ‖W x_i + b - onehot(y_i)‖² + λ ‖W‖², for every λ at once; b is not penalised.
 
         W = M V (S + λ)⁻¹ Vᵀ,  V S Vᵀ = X̄ᵀX̄ / n,  M = Ȳᵀ X̄ / n
 
@@ -47,7 +48,7 @@ def ridge_regression(
     mean = x.mean(0, dtype=torch.float64)
     moment = mean.new_zeros(classes, d)
     gram = mean.new_zeros(d, d) if n >= d else None
-    for part, label in zip(x.split(CHUNK), labels.split(CHUNK), strict=True):
+    for part, label in zip(x.split(CHUNK_ROWS), labels.split(CHUNK_ROWS), strict=True):
         centred = part.double() - mean
         moment.index_add_(0, label, centred)
         if gram is not None:

@@ -16,10 +16,14 @@ from ssl_ebm.evaluation.probes.classification import Classifiers, classification
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # at a batch of 256
 EPOCHS, BATCH_SIZE, MOMENTUM = 100, 256, 0.9
+DESCRIPTION = (
+    f"where asked: standardised, momentum {MOMENTUM:g}, cosine, {EPOCHS} epochs, batch {BATCH_SIZE}, "
+    f"rate of {len(RATES)} by validation, refit"
+).replace(" 0.", " .")
 
 
 class Heads(NamedTuple):
-    """One classifier a learning rate; logits are x Wᵀ + b."""
+    """Classifiers, one a learning rate, whose logits are x Wᵀ + b."""
 
     weights: Float[Tensor, "rates classes d"]
     intercepts: Float[Tensor, "rates classes"]
@@ -36,7 +40,7 @@ def train_heads(
     momentum: float = MOMENTUM,
     seed: int = 0,
 ) -> Heads:
-    """SGD on the mean cross-entropy of softmax(W x + b), for every learning rate side by side on the same batches.
+    """Classifiers by SGD on the mean cross-entropy of softmax(W x + b), side by side for all rates on the same batches.
 
         v ← momentum v + g,   θ ← θ - ½ rate (1 + cos(π t / T)) v     at update t of T, from θ = v = 0
 
@@ -70,15 +74,15 @@ def train_heads(
     update = 0
     for _ in trange(epochs, desc="linear heads", unit="epoch", leave=False, disable=None):
         for batch in torch.randperm(n, generator=generator).to(x.device).split(batch_size):
-            part = x[batch]
-            residual = torch.addmm(bias, part, weight.T).view(len(batch), len(rates), classes).softmax(2)
+            features = x[batch]
+            residual = torch.addmm(bias, features, weight.T).view(len(batch), len(rates), classes).softmax(2)
             residual.scatter_add_(
                 2,
                 labels[batch].view(-1, 1, 1).expand(-1, len(rates), 1),
                 residual.new_full((len(batch), len(rates), 1), -1.0),
             )
             residual = residual.flatten(1) / len(batch)
-            velocity.mul_(momentum).addmm_(residual.T, part)
+            velocity.mul_(momentum).addmm_(residual.T, features)
             bias_velocity.mul_(momentum).add_(residual.sum(0))
             step = rate * (0.5 + 0.5 * math.cos(math.pi * update / updates))
             weight.addcmul_(velocity, step[:, None], value=-1)

@@ -1,4 +1,4 @@
-"""The restricted Boltzmann machine: the classical energy-based model, and small ones are known exactly."""
+"""The restricted Boltzmann machine: the classical energy-based model, with an exact log Z where it is small."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RBM(nn.Module):
 
         F(v) = -log Σ_h exp(-E(v, h)) = -bᵀ v - Σ_j softplus(c_j + (vᵀ W)_j)
 
-    Smolensky 1986; trained by persistent contrastive divergence (Tieleman 2008): the loss
-    `maximum_likelihood(F(data), F(chains))` with chains moved on by `gibbs`.
+    Smolensky 1986; trained by persistent contrastive divergence (Tieleman 2008): the loss `MaximumLikelihood` of F,
+    with chains moved on by `gibbs`.
 
     Args:
         visible: Number of visible units.
@@ -46,7 +46,7 @@ class RBM(nn.Module):
         return -((v @ self.weight) * h).sum(1) - v @ self.visible_bias - h @ self.hidden_bias
 
     def forward(self, v: Float[Tensor, "n visible"]) -> Float[Tensor, " n"]:
-        """F(v), hidden units summed out."""
+        """F(v), the energy with hidden units summed out."""
         return -(v @ self.visible_bias) - F.softplus(v @ self.weight + self.hidden_bias).sum(1)
 
     def hidden_probability(self, v: Float[Tensor, "n visible"]) -> Float[Tensor, "n hidden"]:
@@ -68,9 +68,9 @@ class RBM(nn.Module):
         scaled: dict[str, Any] = {name: beta * value for name, value in self.named_parameters()}
         if reference is not None:
             scaled["visible_bias"] += (1 - beta) * reference
-        other = copy.copy(self)
-        other._parameters = scaled
-        return other
+        machine = copy.copy(self)
+        machine._parameters = scaled
+        return machine
 
     @torch.no_grad()
     def gibbs(
@@ -80,7 +80,7 @@ class RBM(nn.Module):
         sweeps: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n visible"]:
-        """Visible units after so many sweeps: all hidden units given the visible ones, then the other way round."""
+        """Visible units after `sweeps` sweeps: all hidden units given the visible ones, then the other way round."""
         if sweeps < 1:
             raise ValueError(f"sweeps must be >= 1, got {sweeps}")
         for _ in range(sweeps):
@@ -98,13 +98,13 @@ class RBM(nn.Module):
         if min(visible, hidden) > MOST_ENUMERATED:
             raise ValueError(
                 f"log Z is enumerated up to {MOST_ENUMERATED} units in the smaller layer, got {visible} and {hidden}: "
-                "estimate it with ais.rbm_log_partition"
+                "estimate it with log_partition.rbm_log_partition"
             )
         states = all_states(min(visible, hidden)).to(self.weight)
         if visible <= hidden:
             return (-self(states)).logsumexp(0)
-        other = F.softplus(states @ self.weight.T + self.visible_bias).sum(1)
-        return (states @ self.hidden_bias + other).logsumexp(0)
+        visible_part = F.softplus(states @ self.weight.T + self.visible_bias).sum(1)
+        return (states @ self.hidden_bias + visible_part).logsumexp(0)
 
 
 def all_states(units: int) -> Float[Tensor, "states units"]:

@@ -1,4 +1,4 @@
-"""Networks as functions of their input alone: what a sampler needs, and what BatchNorm is not."""
+"""Networks made functions of a single image for as long as chains run: eval mode, constant weights, no BatchNorm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def require_independent_samples(*networks: nn.Module) -> None:
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Networks in eval mode whose parameters take no gradient, with gradients enabled; all is restored at the end.
+    """Keep networks in eval mode and their parameters without gradients, and restore both at the end.
 
     Only the input's gradient is then computed, so that a sampling step costs one forward and one half of a backward.
 

@@ -3,83 +3,118 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ssl_ebm.generative.samplers.chain import (
-    Chains,
     EnergyFunction,
     Limits,
+    Sampler,
+    State,
     each,
     energy_and_gradient,
-    mean_norm,
     require_positive,
-    require_precision,
     require_steps,
 )
 
 
+class Metropolis(Sampler):
+    """Samplers that follow a trajectory of leapfrogs and accept its end with probability min(1, exp(H - H')).
+
+    H = E(x) + ‖p‖²/2 with fresh momenta p of unit mass at every step; exact at T = 1. The density is zero outside the
+    limits, so trajectories that end there are rejected, as are those whose H' is not a number.
+
+    Attributes:
+        leapfrog: Leapfrogs of a trajectory.
+        limits: Of the density's support; None: unbounded.
+    """
+
+    leapfrog: int
+    limits: Limits | None
+
+    @property
+    @abstractmethod
+    def epsilon(self) -> float:
+        """ε, the time that a leapfrog takes."""
+
+    def start(self, energy: EnergyFunction, x: Tensor, age: Tensor | None) -> State:
+        """Chains with the energy and the gradient where they are; their age does nothing."""
+        value, gradient = energy_and_gradient(energy, x)
+        return State(x, gradient, self.epsilon**2 / 2, value, torch.zeros_like(value))
+
+    def step(self, energy: EnergyFunction, state: State, generator: torch.Generator | None, share: float) -> State:
+        """One trajectory, at its end if that is accepted."""
+        assert state.gradient is not None and state.energy is not None and state.accepted is not None
+        momentum = torch.empty_like(state.x).normal_(generator=generator)
+        before = state.energy + _kinetic(momentum)
+        x, value, gradient = state.x, state.energy, state.gradient
+        for _ in range(self.leapfrog):
+            momentum.add_(gradient, alpha=-self.epsilon / 2)
+            x = x.add(momentum, alpha=self.epsilon)
+            value, gradient = energy_and_gradient(energy, x)
+            momentum.add_(gradient, alpha=-self.epsilon / 2)
+        uniform = torch.empty_like(value).uniform_(generator=generator)
+        accept = uniform.log() < before - value - _kinetic(momentum)
+        if self.limits is not None:
+            flat = x.flatten(1)
+            accept &= (flat.amin(1) >= self.limits[0]) & (flat.amax(1) <= self.limits[1])
+        chains = each(accept, x)
+        return state._replace(
+            x=torch.where(chains, x, state.x),
+            gradient=torch.where(chains, gradient, state.gradient),
+            energy=torch.where(accept, value, state.energy),
+            accepted=state.accepted + accept,
+        )
+
+
+def _kinetic(momentum: Tensor) -> Tensor:
+    return momentum.flatten(1).square().sum(1) / 2
+
+
 @dataclass(frozen=True, kw_only=True)
-class MALA:
+class MALA(Metropolis):
     """Metropolis-adjusted Langevin: a Langevin proposal, accepted with probability min(1, exp(a)); exact at T = 1.
 
         a = E(x) - E(x') - ‖x - x' + s ∇E(x')‖² / (4 s) + ‖x' - x + s ∇E(x)‖² / (4 s)
 
-    It is HMC of one leapfrog of ε = √(2 s), and computed as such: a is then the change of -H.
-    Outside the limits the density is zero, so such proposals are rejected. One forward and backward a step, as SGLD.
-    Roberts and Tweedie 1996.
+    It is HMC of one leapfrog of ε = √(2 s), and computed as such: a is then H - H'. One forward and backward a step, as
+    SGLD. Roberts and Tweedie 1996.
 
     Attributes:
         step_size: s; the noise is √(2 s).
-        steps: Steps a call.
-        limits: Of the density's support; None: unbounded.
     """
 
     step_size: float
     steps: int = 20
-    limits: Limits | None = (0.0, 1.0)
+    limits: tuple[float, float] | None = (0.0, 1.0)
+    leapfrog = 1
 
     def __post_init__(self) -> None:
         require_positive(step_size=self.step_size)
         require_steps(self.steps, self.limits)
 
     @property
-    def temperature(self) -> float:
-        """1."""
-        return 1.0
-
-    def __call__(
-        self,
-        energy: EnergyFunction,
-        x: Float[Tensor, "n ..."],
-        *,
-        generator: torch.Generator | None = None,
-        age: Tensor | None = None,
-    ) -> Chains:
-        """Chains from x, as in `SGLD`; their age does nothing."""
-        return _trajectories(energy, x, math.sqrt(2 * self.step_size), 1, self.steps, self.limits, generator)
+    def epsilon(self) -> float:
+        """√(2 s)."""
+        return math.sqrt(2 * self.step_size)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMC:
-    """Hamiltonian Monte Carlo: fresh momenta of unit mass, leapfrog, accepted with min(1, exp(H(x, p) - H(x', p'))).
-
-    H = E(x) + ‖p‖²/2; exact at T = 1. `leapfrog` gradients a step. Neal 2011, arXiv 1206.1901.
+class HMC(Metropolis):
+    """Hamiltonian Monte Carlo; `leapfrog` gradients a step. Neal 2011, arXiv 1206.1901.
 
     Attributes:
         step_size: ε of the leapfrog; one leapfrog is MALA with s = ε²/2.
-        leapfrog: Leapfrogs a trajectory.
-        steps: Trajectories a call.
-        limits: Of the density's support: trajectories that end outside are rejected; None: unbounded.
+        steps: Trajectories of a call.
     """
 
     step_size: float
     leapfrog: int = 10
     steps: int = 10
-    limits: Limits | None = (0.0, 1.0)
+    limits: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         require_positive(step_size=self.step_size)
@@ -88,60 +123,6 @@ class HMC:
             raise ValueError(f"leapfrog must be >= 1, got {self.leapfrog}")
 
     @property
-    def temperature(self) -> float:
-        """1."""
-        return 1.0
-
-    def __call__(
-        self,
-        energy: EnergyFunction,
-        x: Float[Tensor, "n ..."],
-        *,
-        generator: torch.Generator | None = None,
-        age: Tensor | None = None,
-    ) -> Chains:
-        """Chains from x, as in `SGLD`; their age does nothing."""
-        return _trajectories(energy, x, self.step_size, self.leapfrog, self.steps, self.limits, generator)
-
-
-def _trajectories(
-    energy: EnergyFunction,
-    x: Tensor,
-    e: float,
-    leapfrog: int,
-    steps: int,
-    limits: Limits | None,
-    generator: torch.Generator | None,
-) -> Chains:
-    require_precision(x)
-    x = x.detach()
-    value, gradient = energy_and_gradient(energy, x)
-    accepted = torch.zeros_like(value)
-    for _ in range(steps):
-        momentum = torch.empty_like(x).normal_(generator=generator)
-        kinetic = _squares(momentum) / 2
-        proposal, value_there, gradient_there = x, value, gradient
-        for _ in range(leapfrog):
-            momentum.add_(gradient_there, alpha=-e / 2)
-            proposal = proposal.add(momentum, alpha=e)
-            value_there, gradient_there = energy_and_gradient(energy, proposal)
-            momentum.add_(gradient_there, alpha=-e / 2)
-        accept = _accept(value + kinetic - value_there - _squares(momentum) / 2, proposal, limits, generator)
-        accepted += accept
-        x, gradient = (torch.where(each(accept, x), a, b) for a, b in ((proposal, x), (gradient_there, gradient)))
-        value = torch.where(accept, value_there, value)
-    return Chains(x, e * e / 2 * mean_norm(gradient), accepted.mean() / steps)
-
-
-def _squares(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1)
-
-
-def _accept(log_ratio: Tensor, proposal: Tensor, limits: Limits | None, generator: torch.Generator | None) -> Tensor:
-    """Metropolis; a proposal whose ratio is not a number is rejected."""
-    uniform = torch.empty_like(log_ratio).uniform_(generator=generator)
-    accept = uniform.log() < log_ratio
-    if limits is not None:
-        flat = proposal.flatten(1)
-        accept &= (flat.amin(1) >= limits[0]) & (flat.amax(1) <= limits[1])
-    return accept
+    def epsilon(self) -> float:
+        """`step_size`."""
+        return self.step_size

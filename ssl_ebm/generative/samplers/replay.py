@@ -15,7 +15,7 @@ Augment = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
 def uniform_noise(like: Float[Tensor, "n ..."], generator: torch.Generator | None = None) -> Float[Tensor, "n ..."]:
-    """Images of independent uniform values in [0, 1], p₀ of most of the literature."""
+    """Images of independent uniform pixels in [0, 1], where chains of most of the literature start."""
     return torch.empty_like(like).uniform_(generator=generator)
 
 
@@ -114,12 +114,6 @@ class ReplayBuffer(nn.Module):
             age = age.masked_fill(drop, 0)
         self.images[draw.slots] = images.detach()
         self.age[draw.slots] = age
-
-    @torch.no_grad()
-    def restart_all(self, *, generator: torch.Generator | None = None) -> None:
-        """Noise in every slot."""
-        self.images.uniform_(generator=generator)
-        self.age.zero_()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         images, age = (state_dict.get(prefix + name) for name in ("images", "age"))

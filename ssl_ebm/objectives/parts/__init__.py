@@ -1,7 +1,7 @@
 """The parts that an objective is composed of."""
 
 from ssl_ebm.objectives.parts.code_targets import Centred, CodeTarget, Equipartition, LabelTarget, Sharpness
-from ssl_ebm.objectives.parts.compatibility import Adjacency, BatchNames, Graph, SameLabel, create_graph
+from ssl_ebm.objectives.parts.compatibility import Adjacency, BatchNames, Graph, SameLabel
 from ssl_ebm.objectives.parts.contrasts import (
     Attract,
     Contrast,
@@ -86,5 +86,4 @@ __all__ = [
     "Uniformity",
     "Variance",
     "WhitenedDistance",
-    "create_graph",
 ]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ssl_ebm import distributed
 from ssl_ebm.energies.codes import Codes, sinkhorn
 from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.objectives.parts.borrowed import Borrowed
 from ssl_ebm.objectives.parts.queue import Queue
 from ssl_ebm.objectives.parts.targets import Branch, Target
 
@@ -73,13 +74,13 @@ class CodeTarget(Target):
 
     def __init__(self, *, of: Target, codes: Codes) -> None:
         super().__init__()
-        self.of, self.codes = of, (codes,)  # in a tuple: the energy owns them
+        self.of, self.codes = of, Borrowed(codes)  # the codes are the energy's
         self.uses = of.uses
 
     @torch.no_grad()
     def logits(self, embeddings: Embeddings) -> Float[Tensor, "views batch codes"]:
         """Of the global views."""
-        return self.codes[0].logits(self.of(embeddings)[: embeddings.global_views].detach())
+        return self.codes.module.logits(self.of(embeddings)[: embeddings.global_views].detach())
 
     def teacher_momentum(self, progress: float) -> float | None:
         """That of the target inside."""
@@ -200,7 +201,7 @@ class Equipartition(CodeTarget):
         queue = self.queues[view]
         assert isinstance(queue, Queue)
         full = bool(queue.pushed >= len(queue))
-        return [self.codes[0].logits(queue.vectors.to(like.dtype)) / self.epsilon] if full else []
+        return [self.codes.module.logits(queue.vectors.to(like.dtype)) / self.epsilon] if full else []
 
     def update(self, embeddings: Embeddings) -> None:
         """Enqueue the global views."""

@@ -6,7 +6,7 @@ Samples are always their own neighbours. Spectral contrastive learning (arXiv 21
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -18,13 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssl_ebm import distributed
-from ssl_ebm.registry import unknown_name
 
 Pairs = tuple[Int[Tensor, " p"], Int[Tensor, " p"]]  # positions of compatible anchors and candidates
 
 
 class Graph(nn.Module):
-    """Compatibility of samples.
+    """A relation between samples: which pairs of them are compatible.
 
     Attributes:
         reads: The part of the embeddings that names a sample: its `index` in the data set, or its `label`.
@@ -35,7 +34,7 @@ class Graph(nn.Module):
     size: int | None = None
 
     def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Pairs:
-        """Positions (i, j) of all compatible anchors and candidates, given what names them (-1: nobody)."""
+        """Positions (i, j) of all compatible anchors and candidates, from their names (-1: nobody's)."""
         raise NotImplementedError
 
 
@@ -79,34 +78,34 @@ class Adjacency(Graph):
 
     @staticmethod
     def of_neighbours(neighbours: Int[Tensor, "n k"]) -> Adjacency:
-        """From k neighbours of every sample."""
+        """The graph of k neighbours of every sample."""
         n, k = neighbours.shape
         return Adjacency(torch.arange(0, n * k + 1, k), neighbours.flatten())
 
     @staticmethod
     def nearest(features: Float[Tensor, "n dim"], *, k: int) -> Adjacency:
-        """From the k nearest neighbours of every sample by cosine, exact."""
+        """The graph of the k nearest neighbours of every sample by cosine, exact."""
         if not 1 <= k < len(features):
             raise ValueError(f"k must be in [1, {len(features) - 1}], the number of other samples, got {k}")
         vectors = np.ascontiguousarray(features.cpu().float().numpy())
         faiss.normalize_L2(vectors)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
-        found = torch.from_numpy(index.search(vectors, k + 1)[1])
-        others = found != torch.arange(len(found))[:, None]
+        neighbours = torch.from_numpy(index.search(vectors, k + 1)[1])
+        others = neighbours != torch.arange(len(neighbours))[:, None]
         others[:, -1] &= ~others.all(1)  # of more than k duplicates the sample itself may be left out
-        return Adjacency.of_neighbours(found[others].view(-1, k))
+        return Adjacency.of_neighbours(neighbours[others].view(-1, k))
 
     def forward(self, anchors: Int[Tensor, " n"], candidates: Int[Tensor, " m"]) -> Pairs:
         """Positions of neighbours, in time proportional to their number and not to n × m."""
-        known = anchors.clamp(min=0)
-        degrees = torch.where(anchors >= 0, self.indptr[known + 1] - self.indptr[known], 0)
+        rows = anchors.clamp(min=0)
+        degrees = torch.where(anchors >= 0, self.indptr[rows + 1] - self.indptr[rows], 0)
         i, place = _segments(degrees)
-        neighbours = self.indices[self.indptr[known[i]] + place]
+        neighbours = self.indices[self.indptr[rows[i]] + place]
         ordered, order = candidates.sort()
         first = torch.searchsorted(ordered, neighbours)
-        found, place = _segments(torch.searchsorted(ordered, neighbours, right=True) - first)
-        return i[found], order[first[found] + place]
+        edge, place = _segments(torch.searchsorted(ordered, neighbours, right=True) - first)
+        return i[edge], order[first[edge] + place]
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -114,14 +113,14 @@ class Adjacency(Graph):
 
 
 def _segments(lengths: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Tensor, " total"]]:
-    """For segments laid end to end: which one each place belongs to, and its number within."""
+    """The segment that each place belongs to, and its number within it, for segments laid end to end."""
     segment = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     starts = lengths.cumsum(0) - lengths
     return segment, torch.arange(len(segment), device=lengths.device) - starts[segment]
 
 
 class BatchNames:
-    """A graph, and what names the samples of one batch on this rank and on all.
+    """The names of one batch's samples under a graph: indices in the data set, or labels.
 
     Samples without a label (-1) are each a class of their own, named -2, -3, ...
 
@@ -141,42 +140,47 @@ class BatchNames:
         self.local = self.everywhere[first : first + len(names)]
 
 
-def create_graph(name: str, *, file: str | None = None, k: int = 10) -> Graph:
-    """A graph as a config names it.
+def adjacency_of_file(*, file: str) -> Adjacency:
+    """The graph that a file stores: a sparse matrix or a list of neighbours.
 
-    - `labels`: samples of one class.
-    - `adjacency`: `file` is a sparse matrix as `scipy.sparse.save_npz` writes it (CSR; what it stores is compatible, of
-      whatever weight), or a .npy of neighbours [n, k].
-    - `knn`: `file` is a .npy of features [n, dim]; the `k` nearest by cosine.
-
-    Rows are numbered as the training images are: training split, then validation split.
+    Args:
+        file: A sparse matrix as `scipy.sparse.save_npz` writes it (CSR; what it stores is compatible, of whatever
+            weight), or a .npy of neighbours [n, k]. Rows are numbered as the training images are: training split, then
+            validation split.
 
     Raises:
-        ValueError: Unknown name, or a file that cannot be had or does not fit.
+        ValueError: The file cannot be read or does not fit.
     """
-    if name == "labels":
-        if file is not None:
-            raise ValueError(f"graph 'labels' reads the data's labels and no file, got file={file}: leave it out")
-        return SameLabel()
-    if name not in ("adjacency", "knn"):
-        raise ValueError(unknown_name("graph", name, ["labels", "adjacency", "knn"]))
-    if file is None:
-        raise ValueError(f"graph {name!r} needs file=PATH")
     loaded = _read(file)
-    if isinstance(loaded, Mapping):
-        if not {"indptr", "indices"} <= set(loaded):
-            raise ValueError(f"{file} holds {', '.join(loaded)}: a graph needs indptr and indices (CSR)")
-        kind = str(np.asarray(loaded.get("format", "csr")).astype(str))
-        if kind != "csr":
-            raise ValueError(f"{file} holds a matrix as {kind}: a graph needs its rows, save matrix.tocsr()")
-        return Adjacency(
-            *(torch.from_numpy(np.asarray(loaded[part]).astype(np.int64)) for part in ("indptr", "indices"))
-        )
-    if loaded.ndim != 2:
-        raise ValueError(f"{file} must hold a matrix, got shape {loaded.shape}")
-    if name == "knn":
-        return Adjacency.nearest(torch.from_numpy(loaded), k=k)
-    return Adjacency.of_neighbours(torch.from_numpy(loaded.astype(np.int64)))
+    if not isinstance(loaded, Mapping):
+        return Adjacency.of_neighbours(torch.from_numpy(_matrix(loaded, file).astype(np.int64)))
+    if not {"indptr", "indices"} <= set(loaded):
+        raise ValueError(f"{file} holds {', '.join(loaded)}: a graph needs indptr and indices (CSR)")
+    layout = str(np.asarray(loaded.get("format", "csr")).astype(str))
+    if layout != "csr":
+        raise ValueError(f"{file} holds a matrix as {layout}: a graph needs its rows, save matrix.tocsr()")
+    indptr, indices = (torch.from_numpy(np.asarray(loaded[part]).astype(np.int64)) for part in ("indptr", "indices"))
+    return Adjacency(indptr, indices)
+
+
+def nearest_of_file(*, file: str, k: int = 10) -> Adjacency:
+    """The graph of the `k` nearest neighbours by cosine, from features in a file.
+
+    Args:
+        file: A .npy of features [n, dim]; rows as in `adjacency_of_file`.
+        k: Neighbours of every sample.
+
+    Raises:
+        ValueError: The file cannot be read or does not fit.
+    """
+    return Adjacency.nearest(torch.from_numpy(_matrix(_read(file), file)), k=k)
+
+
+GRAPHS: dict[str, Callable[..., Graph]] = {
+    "labels": SameLabel,
+    "adjacency": adjacency_of_file,
+    "knn": nearest_of_file,
+}
 
 
 def _read(file: str) -> Any:
@@ -186,3 +190,10 @@ def _read(file: str) -> Any:
             return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"graph file {file} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _matrix(loaded: Any, file: str) -> np.ndarray:
+    if isinstance(loaded, Mapping) or loaded.ndim != 2:
+        holds = f"arrays {', '.join(loaded)}" if isinstance(loaded, Mapping) else f"shape {loaded.shape}"
+        raise ValueError(f"{file} must hold a matrix, got {holds}")
+    return loaded

@@ -2,7 +2,7 @@
 
 Three kinds: a partition over all samples (`InfoNCE`), a difference between a positive and each negative (`Pairwise`:
 hinge, log, perceptron), and separate pulls and pushes (`Separate`: square-square, spectral, and the noise-contrastive
-ones of `discrimination.py`). LeCun et al. 2006, A tutorial on energy-based learning, table 1, is the catalogue of the
+ones of `noise_contrasts.py`). LeCun et al. 2006, A tutorial on energy-based learning, table 1, is the catalogue of the
 last two; its energy loss is `Attract`, its negative log-likelihood `InfoNCE`.
 """
 
@@ -92,14 +92,14 @@ class InfoNCE(Contrast):
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor in nats."""
         assert negative is not None
+        if isinstance(positive, Paired) and positive.energies.shape[1] == 1 and not self.decoupled:
+            return F.softplus(positive.energies[:, 0] + negative.logsumexp())
         attraction = positive.mean_energy()
         if self.decoupled:
             weight = 1 if self.reweight is None else self._weight(-self.reweight * attraction.detach())
             loss = weight * attraction + torch.where(negative.count > 0, negative.logsumexp(), 0.0)
-        elif isinstance(positive, Paired) and positive.energies.shape[1] == 1:
-            loss = F.softplus(attraction + negative.logsumexp())
         else:
-            loss = attraction + positive.union(negative).logsumexp()
+            loss = attraction + positive.logsumexp_with(negative)
         return torch.where(positive.count > 0, loss, 0.0)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -10,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_ebm import distributed
-from ssl_ebm.energies.pairwise import Energy
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import Comparison
 from ssl_ebm.networks.embeddings import Embeddings
+from ssl_ebm.objectives.parts.borrowed import Borrowed
 from ssl_ebm.objectives.parts.compatibility import BatchNames
-from ssl_ebm.objectives.parts.negatives import Branch, Comparison, Negatives, Pair, Targets
+from ssl_ebm.objectives.parts.negatives import Branch, Negatives, Targets, ViewPair
 from ssl_ebm.objectives.parts.shared_random import Draws
 from ssl_ebm.objectives.parts.targets import Target
 
@@ -86,25 +87,25 @@ class MemoryNegatives(Negatives):
     A draw may hit the positive, as theirs may.
     """
 
+    gives_negatives = True
     takes_graph = False
 
     def __init__(self, memory: Memory, *, draws: int = 4096) -> None:
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws must be >= 1, got {draws}")
-        self.memory = (memory,)  # in a tuple: the target owns its state
+        self.memory = Borrowed(memory)  # the target's
         self.count = draws
         self.draws = Draws()
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
+        self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
         """As in `Negatives`; every anchor takes this batch's draws."""
-        vectors = self.memory[0].vectors
+        vectors = self.memory.module.vectors
         drawn = torch.randint(len(vectors), (self.count,), generator=self.draws.generator())
         candidates = vectors[drawn.to(vectors.device)].to(anchors.dtype)
-        positive = self._positives(energy, anchors, targets, pairs, None)[0]
-        return [(positive, EnergyMatrix(energy, torch.cat([anchors[a] for a, _ in pairs]), candidates))]
+        return [replace(one, candidates=candidates) for one in super().forward(anchors, targets, pairs, None)]
 
     def extra_repr(self) -> str:
         """What `print` shows."""

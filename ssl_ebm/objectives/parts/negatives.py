@@ -1,64 +1,56 @@
-"""Where the samples come from that an anchor is compared with, and which of them are its positives."""
+"""What an anchor is compared with: its positives, and where its negatives come from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm import distributed
-from ssl_ebm.energies.pairwise import Energy
-from ssl_ebm.energies.rows import Listed, Paired, Rows
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import Comparison, Listing, Pairs, SameKey
 from ssl_ebm.objectives.parts.compatibility import BatchNames
 from ssl_ebm.objectives.parts.queue import Queue
 
-Pair = tuple[int, int]  # (anchor's view, view of the target)
-Comparison = tuple[Rows, Rows | None]  # energies of positives, energies of negatives
+ViewPair = tuple[int, int]  # (anchor's view, view of the target)
 Branch = Float[Tensor, "views batch dim"]
 Targets = Float[Tensor, "target_views batch target_dim"]  # codes have a dimension of their own
 
 
 class Negatives(nn.Module):
-    """Rows of energies for every anchor of a batch; here positives only.
+    """Comparisons of a batch's anchors with their positives; this base class gives no negatives.
 
     Attributes:
-        takes_graph: Whether positives may be a graph's neighbours instead of the views of the anchor's image.
+        gives_negatives: True if comparisons have candidates, of which all but the excluded are negatives.
+        takes_graph: True if positives may be a graph's neighbours instead of the views of the anchor's image.
         dim: Dimension of the embeddings that it is made for; None: any.
     """
 
+    gives_negatives: bool = False
     takes_graph: bool = True
     dim: int | None = None
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
+        self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """Energies of positives and negatives for the given pairs of views.
+        """What is compared for the given pairs of views.
 
         Args:
-            energy: E.
             anchors: The local batch's a, of every view.
             targets: The local batch's b, of every view.
             pairs: Which views are compared.
-            samples: The graph that says what is compatible; None: views of one image.
+            names: A graph that says which samples are compatible, and the batch's in it; None: views of one image are.
         """
-        return [(positive, None) for positive in self._positives(energy, anchors, targets, pairs, samples)]
+        if names is None:
+            chosen, partners = [anchors[a] for a, _ in pairs], [targets[b] for _, b in pairs]
+            return [Comparison(anchors=torch.cat(chosen), positives=[torch.cat(partners)])]
+        i, j = names.graph(names.local, names.everywhere)
+        everywhere = distributed.gather(targets, dim=1)
+        return [Comparison(anchors=anchors[a], positives=Listing(i, everywhere[b][j])) for a, b in pairs]
 
-    @staticmethod
-    def _positives(
-        energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
-    ) -> list[Rows]:
-        """One row an anchor and pair of views."""
-        if samples is None:
-            a, b = torch.cat([anchors[a] for a, _ in pairs]), torch.cat([targets[b] for _, b in pairs])
-            return [Paired(energy.paired(a, b)[:, None])]
-        i, j = samples.graph(samples.local, samples.everywhere)
-        candidates = distributed.gather(targets, dim=1)
-        return [Listed(energy.paired(anchors[a][i], candidates[b][j]), i, anchors.shape[1]) for a, b in pairs]
-
-    def update(self, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None) -> None:
+    def update(self, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None) -> None:
         """Store a scored batch, in training."""
 
 
@@ -70,6 +62,8 @@ class BatchNegatives(Negatives):
             view only, N - 1 an anchor (SigLIP, spectral).
     """
 
+    gives_negatives = True
+
     def __init__(self, *, views: str = "all") -> None:
         super().__init__()
         if views not in ("all", "other"):
@@ -77,89 +71,90 @@ class BatchNegatives(Negatives):
         self.views = views
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
+        self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
-        """As in `Negatives`; anchors are local, candidates gathered."""
-        candidates = distributed.gather(targets, dim=1)
-        if self.views == "other":
-            groups = [([a], [b], [[b]], False) for a, b in pairs]
-        else:
-            groups = self._groups(pairs, len(targets))
-        compared = []
-        for chosen, among, partners, itself in groups:
-            same = energy.symmetric and targets is anchors and candidates is targets and len(chosen) == len(anchors)
-            flat = anchors.flatten(0, 1) if len(chosen) == len(anchors) else torch.cat([anchors[a] for a in chosen])
-            against = candidates.flatten(0, 1) if len(among) == len(candidates) else candidates[among].flatten(0, 1)
-            side = _Side(energy, flat, against, anchors.shape[1], candidates.shape[1], own=chosen if itself else None)
-            views = [torch.cat([targets[b] for b in which]) for which in zip(*partners, strict=True)]
-            compared.append(side.compare(views, samples, symmetric=same))
-        return compared
+        """As in `Negatives`; anchors are local, candidates are of all ranks.
 
-    @staticmethod
-    def _groups(pairs: Sequence[Pair], targets: int) -> list[tuple[list[int], list[int], list[list[int]], bool]]:
-        """Anchor views that have as many positives, each with all target views as candidates.
-
-        With multi-crop, local views are no targets: they have one positive more, and none of the candidates is theirs.
+        Anchor views with as many positives make one comparison, because its rows must be equally long. Local crops are
+        never targets, so they have one positive more than global crops.
         """
-        partners: dict[int, list[int]] = {}
-        for a, b in pairs:
-            partners.setdefault(a, []).append(b)
-        groups: dict[tuple[int, bool], list[int]] = {}
-        for a in sorted(partners):
-            groups.setdefault((len(partners[a]), a < targets), []).append(a)
-        among = list(range(targets))
-        return [(chosen, among, [partners[a] for a in chosen], own) for (_, own), chosen in groups.items()]
+        everywhere = distributed.gather(targets, dim=1)
+        place = torch.arange(anchors.shape[1], device=anchors.device) + distributed.rank() * anchors.shape[1]
+        groups = [({a: [b]}, [b]) for a, b in pairs]  # target views of each anchor view, and the candidates' views
+        if self.views == "all":
+            partners = {a: [b for c, b in pairs if c == a] for a in sorted({a for a, _ in pairs})}
+            parts = [{a: partners[a] for a in partners if (a < len(targets)) == target} for target in (True, False)]
+            groups = [(part, list(range(len(targets)))) for part in parts if part]
+        comparisons = []
+        for partners, among in groups:
+            every_anchor, every_target = len(partners) == len(anchors), len(among) == len(targets)
+            rows = anchors.flatten(0, 1) if every_anchor else torch.cat([anchors[a] for a in partners])
+            columns = everywhere.flatten(0, 1) if every_target else everywhere[among].flatten(0, 1)
+            symmetric = every_anchor and every_target and targets is anchors and everywhere is targets
+            if names is not None:
+                own_views = [a if self.views == "all" and a < len(targets) else None for a in partners]
+                comparisons.append(_by_graph(names, rows, columns, own_views, symmetric=symmetric))
+                continue
+            image = place.repeat(len(partners))
+            views_of_image = torch.cat([image + view * everywhere.shape[1] for view in range(len(among))])
+            comparisons.append(
+                Comparison(
+                    anchors=rows,
+                    positives=[
+                        torch.cat([targets[b] for b in views]) for views in zip(*partners.values(), strict=True)
+                    ],
+                    candidates=columns,
+                    excluded=Pairs(torch.arange(len(rows), device=image.device).repeat(len(among)), views_of_image),
+                    symmetric=symmetric,
+                )
+            )
+        return comparisons
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"views={self.views!r}"
 
 
-class _Side:
-    """Anchors of some views of the local batch, against candidates of some views of the whole batch."""
+def _by_graph(
+    names: BatchNames,
+    rows: Float[Tensor, "n dim"],
+    columns: Float[Tensor, "m dim"],
+    own_views: Sequence[int | None],
+    *,
+    symmetric: bool,
+) -> Comparison:
+    """Anchors whose positives are all views of their neighbours but the anchor itself; the rest are negatives.
 
-    def __init__(
-        self,
-        energy: Energy,
-        anchors: Float[Tensor, "n dim"],
-        candidates: Float[Tensor, "m dim"],
-        local: int,
-        everywhere: int,
-        own: list[int] | None,
-    ) -> None:
-        self.energy, self.anchors, self.candidates = energy, anchors, candidates
-        self.local, self.everywhere = local, everywhere
-        self.place = torch.arange(local, device=anchors.device) + distributed.rank() * local
-        self.itself = None if own is None else torch.cat([self.place + view * everywhere for view in own])
-
-    def compare(
-        self, views: list[Float[Tensor, "n dim"]], samples: BatchNames | None, *, symmetric: bool
-    ) -> Comparison:
-        """Positives and negatives: by image (its other `views`), by keys, or by a list of pairs."""
-        energy, a, b = self.energy, self.anchors, self.candidates
-        repeats = len(a) // self.local, len(b) // self.everywhere
-        if samples is not None and not samples.keys:
-            return self._by_list(samples, *repeats)  # a graph may be directed
-        image = torch.arange(self.everywhere, device=a.device)
-        local, everywhere = (self.place, image) if samples is None else (samples.local, samples.everywhere)
-        keys = (local.repeat(repeats[0]), everywhere.repeat(repeats[1]))
-        negative = EnergyMatrix(energy, a, b, keys=keys, symmetric=symmetric)
-        if samples is None:
-            return Paired(torch.stack([energy.paired(a, view) for view in views], dim=1)), negative
-        return EnergyMatrix(energy, a, b, keys=keys, same=True, itself=self.itself, symmetric=symmetric), negative
-
-    def _by_list(self, samples: BatchNames, anchor_views: int, candidate_views: int) -> Comparison:
-        i, j = samples.graph(samples.local, samples.everywhere)
-        shape = (anchor_views, candidate_views, len(i))
-        ones = torch.arange(anchor_views, device=i.device)[:, None, None] * self.local
-        others = torch.arange(candidate_views, device=i.device)[:, None] * self.everywhere
-        rows, columns = (i + ones).expand(shape).flatten(), (j + others).expand(shape).flatten()
-        negative = EnergyMatrix(self.energy, self.anchors, self.candidates, without=(rows, columns))
-        if self.itself is not None:
-            other = columns != self.itself[rows]
-            rows, columns = rows[other], columns[other]
-        energies = self.energy.paired(self.anchors[rows], self.candidates[columns])
-        return Listed(energies, rows, len(self.anchors)), negative
+    Args:
+        names: The graph, and the names of the local images and of those of all ranks.
+        rows: Views of the local images, one view after another.
+        columns: Views of all images, likewise.
+        own_views: Of each view among the rows, which view of the columns is the same vectors; None: none.
+        symmetric: Rows and columns are the same.
+    """
+    local, everywhere = len(names.local), len(names.everywhere)
+    place = torch.arange(local, device=rows.device)
+    own = [
+        Pairs(place + i * local, place + distributed.rank() * local + view * everywhere)
+        for i, view in enumerate(own_views)
+        if view is not None
+    ]
+    itself = Pairs(*(torch.cat(side) if own else place[:0] for side in (zip(*own, strict=True) if own else ((), ()))))
+    if names.keys:
+        key = SameKey(names.local.repeat(len(rows) // local), names.everywhere.repeat(len(columns) // everywhere))
+        return Comparison(
+            anchors=rows, positives=key, candidates=columns, excluded=key, itself=itself, symmetric=symmetric
+        )
+    i, j = names.graph(names.local, names.everywhere)
+    first_row = torch.arange(0, len(rows), local, device=i.device)[:, None, None]
+    first_column = torch.arange(0, len(columns), everywhere, device=i.device)[:, None]
+    shape = (len(first_row), len(first_column), len(i))
+    i, j = (i + first_row).expand(shape).flatten(), (j + first_column).expand(shape).flatten()
+    column_itself = torch.full((len(rows),), -1, device=i.device).index_copy(0, *itself)
+    other = j != column_itself[i]
+    return Comparison(
+        anchors=rows, positives=Listing(i[other], columns[j[other]]), candidates=columns, excluded=Pairs(i, j)
+    )
 
 
 class QueueNegatives(Negatives):
@@ -168,28 +163,26 @@ class QueueNegatives(Negatives):
     With a graph, positives are the batch's neighbours, and entries of neighbours are no negatives.
     """
 
+    gives_negatives = True
+
     def __init__(self, *, size: int = 65536, dim: int) -> None:
         super().__init__()
         self.dim = dim
         self.queue = Queue(size=size, dim=dim)
 
     def forward(
-        self, energy: Energy, anchors: Branch, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None
+        self, anchors: Branch, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None
     ) -> list[Comparison]:
         """As in `Negatives`; every anchor takes the whole queue."""
-        queue = self.queue.snapshot(anchors.dtype)
-        positives = self._positives(energy, anchors, targets, pairs, samples)
-        if samples is None:
-            return [(positives[0], EnergyMatrix(energy, torch.cat([anchors[a] for a, _ in pairs]), queue))]
-        assert self.queue.samples is not None
-        without = samples.graph(samples.local, self.queue.samples)
-        return [
-            (positive, EnergyMatrix(energy, anchors[a], queue, without=without))
-            for positive, (a, _) in zip(positives, pairs, strict=True)
-        ]
+        queue, excluded = self.queue.snapshot(anchors.dtype), None
+        if names is not None:
+            assert self.queue.samples is not None
+            excluded = Pairs(*names.graph(names.local, self.queue.samples))
+        positives = super().forward(anchors, targets, pairs, names)
+        return [replace(comparison, candidates=queue, excluded=excluded) for comparison in positives]
 
     @torch.no_grad()
-    def update(self, targets: Targets, pairs: Sequence[Pair], samples: BatchNames | None) -> None:
+    def update(self, targets: Targets, pairs: Sequence[ViewPair], names: BatchNames | None) -> None:
         """Overwrite the oldest entries by the targets just scored."""
         for view in sorted({b for _, b in pairs}):
-            self.queue.push(targets[view], None if samples is None else samples.local.clamp(min=-1))
+            self.queue.push(targets[view], None if names is None else names.local.clamp(min=-1))

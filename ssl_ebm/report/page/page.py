@@ -1,39 +1,65 @@
-"""Results of runs → one self-contained HTML file, for a screen of any width and for paper."""
+"""Results of runs → one self-contained HTML file, for a screen of any width and for paper.
+
+`sections/` prepares the values that the page shows, `figures/` draws charts, `templates/` is the HTML around them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib import resources
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ssl_ebm.report.page.sections.classes import classes
 from ssl_ebm.report.page.sections.cost import cost
 from ssl_ebm.report.page.sections.energies import energies
+from ssl_ebm.report.page.sections.layout import head_groups, legend, many, table_style
 from ssl_ebm.report.page.sections.maps import maps
+from ssl_ebm.report.page.sections.neighbours import neighbours
 from ssl_ebm.report.page.sections.outliers import outliers
-from ssl_ebm.report.page.sections.pictures import neighbours, samples
 from ssl_ebm.report.page.sections.probes import probes
 from ssl_ebm.report.page.sections.protocols import facts, protocols
 from ssl_ebm.report.page.sections.results import results
+from ssl_ebm.report.page.sections.samples import samples
 from ssl_ebm.report.page.sections.similarity import similarity
 from ssl_ebm.report.page.sections.spectrum import spectrum
 from ssl_ebm.report.page.sections.strength import strength
 from ssl_ebm.report.page.sections.training import training
-from ssl_ebm.report.runs import Group, Run, Study, group
-from ssl_ebm.report.tables.measures import sheets
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.runs import EvaluatedRun, Group, Study, group
+from ssl_ebm.report.tables.further import sheets
+from ssl_ebm.report.tables.intervals import Row
 
-GUIDE = """Every objective here gives <em>low energy to what is compatible</em>, two views of one image, and differs in
-how it keeps the energy from being low everywhere. The table sets rank measures of each trained energy on held-out pairs
-beside the accuracy of the frozen features. Energies of different objectives differ in zero and scale: compare AUROC, d′
-and recall between runs, and read every energy axis by itself."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-WARNINGS = 6  # more are folded away
+TITLES = {  # of the sections, by the names of their templates
+    "results": "Results",
+    "energies": "Energy of held-out pairs",
+    "strength": "Energy against augmentation",
+    "training": "Training",
+    "spectrum": "Rank and spectrum",
+    "probes": "kNN and linear probe",
+    "neighbours": "Nearest neighbours by energy",
+    "maps": "Map of the features",
+    "outliers": "Outliers",
+    "similarity": "Similarity",
+    "samples": "Samples",
+    "cost": "Cost",
+    "classes": "Accuracy by class",
+    "protocol": "Protocol and configs",
+}
+TEMPLATES = Environment(
+    autoescape=True,
+    undefined=StrictUndefined,
+    loader=PackageLoader("ssl_ebm.report.page"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters |= {"head_groups": head_groups, "table_style": table_style}
 
 
 def page(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     *,
     notes: Sequence[str],
@@ -41,97 +67,55 @@ def page(
     study: Study | None = None,
     matrices: Mapping[str, Any] | None = None,
 ) -> str:
-    """The report; pictures of features and samples are read from the runs' directories.
+    """The report as HTML; pictures of features and samples are read from the runs' directories.
 
     Args:
         runs: At least one.
-        rows: Of the table of runs.
-        notes: Its footnotes.
-        warnings: These stand at the top.
+        rows: Runs and baselines of the table of results.
+        notes: Footnotes of that table.
+        warnings: Sentences that stand above all results.
         study: Results over seeds: runs are then shown by objective, the lowest seed standing for all in pictures.
-        matrices: Similarities of what is shown as one, as `alike` gives them.
+        matrices: Similarities of the groups (`run_similarities`); None: there are none.
     """
     groups = group(runs, study)
-    parts = _sections(groups, runs, rows, notes, study, matrices)
-    assets, title = resources.files("ssl_ebm.report.page"), _title(groups, runs, study)
-    body = "".join(
-        f'<section id="{key}"><h2><span class="number">{i}</span>{name}</h2>{content}</section>'
-        for i, (key, (name, content)) in enumerate(parts.items(), 1)
+    tables = sheets(groups)
+    values = {
+        "results": results(rows, notes, groups, study),
+        "energies": energies(groups, tables),
+        "strength": strength(groups, tables),
+        "training": training(groups),
+        "spectrum": spectrum(groups, tables),
+        "probes": probes(groups, tables),
+        "neighbours": neighbours(groups),
+        "maps": maps(groups),
+        "outliers": outliers(groups, tables),
+        "similarity": similarity(matrices),
+        "samples": samples(groups),
+        "cost": cost(groups, tables, study),
+        "classes": classes(groups),
+        "protocol": protocols(groups, study),
+    }
+    assets = resources.files("ssl_ebm.report.page")
+    return TEMPLATES.get_template("page.html").render(
+        title=_title(groups, runs, study),
+        facts=facts(runs),
+        warnings=list(dict.fromkeys([*warnings, *(study.warnings if study else ())])),
+        sections=[(key, TITLES[key], section(key, content, groups)) for key, content in values.items() if content],
+        style=Markup(assets.joinpath("report.css").read_text(encoding="utf-8")),
+        script=Markup(assets.joinpath("report.js").read_text(encoding="utf-8")),
     )
-    links = "".join(f'<li><a href="#{key}">{name}</a></li>' for key, (name, _) in parts.items())
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{assets.joinpath("report.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<p class="kicker">Self-supervised learning as energies</p>
-<h1>{title}</h1>
-<p>{GUIDE}</p>
-{facts(runs)}
-{_warnings(list(dict.fromkeys([*warnings, *(study.warnings if study else ())])))}
-</header>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-<main>
-{body}
-</main>
-<footer>Made by ssl_ebm from evaluation.json, metrics.jsonl and config.yaml of each run; the numbers are in
-comparison.json.</footer>
-<script>
-{assets.joinpath("report.js").read_text(encoding="utf-8")}</script>
-</body>
-</html>
-"""
 
 
-def _title(groups: Sequence[Group], runs: Sequence[Run], study: Study | None) -> str:
-    data = escape(runs[0].results["protocol"]["data"])
+def section(key: str, values: Mapping[str, Any], groups: Sequence[Group]) -> Markup:
+    """The HTML of a section: its template with its values, with the groups' legend, and with whether they are many."""
+    shared = {"many": many(groups), "looks": legend(groups)}
+    return Markup(TEMPLATES.get_template(f"{key}.html").render(shared | dict(values)))
+
+
+def _title(groups: Sequence[Group], runs: Sequence[EvaluatedRun], study: Study | None) -> str:
+    data = runs[0].results["protocol"]["data"]
     if study is not None:
-        return f"{escape(study.name)}: {len(groups)} objectives on {data}, {len(runs)} runs, compared as energies"
+        return f"{study.name}: {len(groups)} objectives on {data}, {len(runs)} runs, compared as energies"
     if len(runs) > 1:
         return f"{len(runs)} runs on {data}, compared as energies"
-    return f"{escape(runs[0].name)} on {data}, as an energy"
-
-
-def _sections(
-    groups: Sequence[Group],
-    runs: Sequence[Run],
-    rows: Sequence[Row],
-    notes: Sequence[str],
-    study: Study | None,
-    matrices: Mapping[str, Any] | None,
-) -> dict[str, tuple[str, str]]:
-    """Headings and contents of the sections that have any, by their anchors."""
-    tables = sheets(groups)
-    every = {
-        "results": ("Results", results(rows, notes, groups, study)),
-        "energies": ("Energy of held-out pairs", energies(groups, tables)),
-        "strength": ("Energy against augmentation", strength(groups, tables)),
-        "training": ("Training", training(groups)),
-        "spectrum": ("Rank and spectrum", spectrum(groups, tables)),
-        "probes": ("kNN and linear probe", probes(groups, tables)),
-        "neighbours": ("Nearest neighbours by energy", neighbours(groups)),
-        "maps": ("Map of the features", maps(groups)),
-        "outliers": ("Outliers", outliers(groups, tables)),
-        "similarity": ("Similarity", similarity(matrices)),
-        "samples": ("Samples", samples(groups)),
-        "cost": ("Cost", cost(groups, tables, study)),
-        "classes": ("Accuracy by class", classes(groups)),
-        "protocol": ("Protocol and configs", protocols(groups, study)),
-    }
-    return {key: part for key, part in every.items() if part[1]}
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    if not warnings:
-        return ""
-    items = [f"<li>{escape(warning)}</li>" for warning in warnings]
-    shown, more = "".join(items[:WARNINGS]), "".join(items[WARNINGS:])
-    rest = f"<details><summary>{len(items) - WARNINGS} more</summary><ul>{more}</ul></details>" if more else ""
-    return f'<aside class="warnings"><strong>Before comparing</strong><ul>{shown}</ul>{rest}</aside>'
+    return f"{runs[0].name} on {data}, as an energy"

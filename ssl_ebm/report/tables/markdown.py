@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ssl_ebm.report.runs import Run, Study, group
+from ssl_ebm.report.runs import EvaluatedRun, Study, group
 from ssl_ebm.report.similarity_of_runs import MATRICES
-from ssl_ebm.report.tables.measures import COLUMNS, sheets
+from ssl_ebm.report.tables.further import sheets
+from ssl_ebm.report.tables.intervals import Row
+from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
-from ssl_ebm.report.tables.sheet import Cell, Sheet
-from ssl_ebm.report.tables.text import Row
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell
 
 
 def markdown(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     rows: Sequence[Row],
     *,
     notes: Sequence[str],
@@ -67,7 +68,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: SheetCell) -> str:
     text = plain(cell.text)
     if cell.mark:
         text = f"{'= ' if cell.mark == 'tied' else ''}**{text}**"
@@ -76,7 +77,6 @@ def _cell(cell: Cell) -> str:
 
 def _found(study: Study) -> list[str]:
     """What the tests found, mean ranks, and groups without a found difference."""
-    titles = {column.key: column.title for column in COLUMNS}
     parts = [f"- {plain(finding)}" for finding in study.findings]
     for metric, ranks in study.ranks.items():
         order = sorted(ranks, key=lambda name: ranks[name])
@@ -84,7 +84,7 @@ def _found(study: Study) -> list[str]:
         groups = [sorted(own, key=lambda name: ranks.get(name, np.inf)) for own in study.groups.get(metric, ())]
         bars = "; ".join(" = ".join(map(plain, own)) for own in groups if len(own) > 1)
         ties = f" No difference was found within: {bars}." if bars else ""
-        parts.append(f"- Mean ranks by {plain(titles.get(metric, metric))}: {listed}.{ties}")
+        parts.append(f"- Mean ranks by {plain(measure_of(metric).title)}: {listed}.{ties}")
     return [_titled("What the tests found", "\n".join(parts))] if parts else []
 
 

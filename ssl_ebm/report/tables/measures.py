@@ -1,32 +1,19 @@
-"""Tables of what else was measured: one row a run or an objective, one column a number of evaluation.json.
+"""Every number that is compared: where it lies in evaluation.json, how it is shown, and which tables show it.
 
-A table leaves out what no run has, and is None where nothing is left.
+A new number is one entry of `MEASURES`; terminal, page, Markdown, JSON and studies read no other list.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any, Literal
 
-from ssl_ebm.report.runs import Group, lookup
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
+from ssl_ebm.report.runs import lookup
 
-ROW = "*"  # in a path: the encoder's row, or a baseline's
-BASELINES = ("random_encoder", "pretrained_encoder", "raw_pixels")
-SEEDS = "Means over seeds ± their standard deviation."
-
-
-def two(value: float) -> str:
-    """Two decimals."""
-    return f"{value:.2f}"
-
-
-def three(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
+ROW, ENERGY = "{row}", "{energy}"
+two, three, whole = "{:.2f}".format, "{:.3g}".format, "{:,.0f}".format
+TRIALS = {"test": "rows.{row}.linear.test.size", "energy": "rows.{row}.energy.images"}  # what proportions are of
 
 
 def percent(value: float) -> str:
@@ -40,212 +27,126 @@ def ratio(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One thing that is compared.
+class Measure:
+    """One number of a run, or one word.
 
     Attributes:
-        key: In `Row.values`.
-        head: On a terminal.
-        title: In the report.
-        group: Columns under one heading of the report; "" stands alone.
+        key: Unique; its name in the rows of comparison.json and in study.json.
+        path: Where it lies in `EvaluatedRun.facts`. `{row}` is the encoder or a baseline; `{energy}` is that row's
+            verification: by the trained energy, or by the cosine of a baseline's features. Any other name in braces
+            stands for all keys that the runs have there, and makes a column of each.
+        title: Its heading in the report.
         show: Value → text.
-        trials: What a proportion is of, a key of `Row.trials`; such columns have intervals and a best value.
+        tables: Those that show it: "results", "study", "findings" (which a study says in words too), or of
+            `further.TABLES`.
+        group: Heading above its own and its neighbours'.
+        head: Its heading on a terminal.
+        better: Values that are better; "" where neither are. Studies test and rank only measures that have it.
+        trials: What a proportion is of, of `TRIALS`; such measures have intervals and best runs.
     """
 
     key: str
-    head: str
+    path: str
     title: str
-    group: str
     show: Callable[[Any], str]
-    trials: Literal["test", "energy"] | None = None
+    tables: tuple[str, ...] = ()
+    group: str = ""
+    head: str = ""
+    better: Literal["", "high", "low"] = ""
+    trials: str = ""
 
     @property
     def is_text(self) -> bool:
         """Set to the left, sorted by letters."""
         return self.show is str
 
-
-COLUMNS = (
-    Column("objective", "objective", "Objective", "", str),
-    Column("family", "family", "Family", "", str),
-    Column("epochs", "epochs", "Epochs", "", "{:.4g}".format),
-    Column("knn", "kNN %", "kNN", "Accuracy, %", percent, "test"),
-    Column("linear", "linear %", "Linear", "Accuracy, %", percent, "test"),
-    Column("auroc", "AUROC", "AUROC per anchor", "Energy of held-out pairs", ratio, "energy"),
-    Column("auroc_global", "global", "AUROC global", "Energy of held-out pairs", ratio, "energy"),
-    Column("d_prime", "d′", "d′", "Energy of held-out pairs", "{:.2f}".format),
-    Column("recall", "R@1 %", "Recall@1, %", "Energy of held-out pairs", percent, "energy"),
-    Column("rankme", "RankMe", "RankMe", "", "{:.1f}".format),
-    Column("speed", "img/s", "Images/s", "", "{:,.0f}".format),
-)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column: where its numbers lie in evaluation.json, and how they are shown."""
-
-    title: str
-    path: tuple[str, ...]
-    show: Callable[[float], str] = two
-    group: str = ""
+    @property
+    def by_image(self) -> bool:
+        """Whether it is an accuracy on test images; their predictions are in predictions.npz under its key."""
+        return self.trials == "test"
 
     @property
-    def key(self) -> str:
-        """Unique in its table."""
-        return ".".join(part for part in self.path if part != ROW)
+    def of_baselines(self) -> bool:
+        """Whether what needs no training has it too."""
+        return ROW in self.path or ENERGY in self.path
+
+    @property
+    def place(self) -> str:
+        """Its path without the row."""
+        return self.path.replace(f"{ROW}.", "")
+
+    def read(self, facts: Mapping[str, Any], row: str = "encoder") -> Any:
+        """Its value for a row of evaluation.json; None where there is none."""
+        return _read(self.path, facts, row)
+
+    def text(self, value: Any) -> str:
+        """How a value is shown."""
+        if value is None:
+            return "–"
+        return self.show(value) if self.is_text else self.show(value).replace("-", "−")
 
 
-HEALTH = (
-    Measure("RankMe", ("rows", ROW, "health", "rankme"), "{:.1f}".format),
-    Measure("α-ReQ", ("rows", ROW, "health", "alpha_req")),
-    Measure("LiDAR", ("rows", ROW, "health", "lidar"), "{:.1f}".format),
-    Measure("Alignment", ("rows", ROW, "health", "alignment"), three),
-    Measure("Uniformity", ("rows", ROW, "health", "uniformity")),
-    Measure("Spread", ("rows", ROW, "health", "std")),
-    Measure("Dead, %", ("rows", ROW, "health", "dead"), percent),
+RESULTS, STUDY, FINDINGS = ("results",), ("results", "study"), ("results", "study", "findings")
+PAIRS, ACCURACY, SHOTS = "Energy of held-out pairs", "Accuracy, %", "Labels a class, accuracy, %"
+FIT, NATS = "energy.trained.calibration", "Mutual information, nats"
+MEASURES = (  # key, path, title, show, tables, group, head, better, trials
+    Measure("objective", "objective.name", "Objective", str, RESULTS, "", "objective"),
+    Measure("family", "run.family", "Family", str, RESULTS, "", "family"),
+    Measure("epochs", "run.epochs", "Epochs", "{:.4g}".format, RESULTS, "", "epochs"),
+    Measure("knn", "rows.{row}.knn.headline.accuracy", "kNN", percent, FINDINGS, ACCURACY, "kNN %", "high", "test"),
+    Measure("linear", "rows.{row}.linear.test.top1", "Linear", percent, FINDINGS, ACCURACY, "linear %", "high", "test"),
+    Measure("auroc", "{energy}.anchor_auroc", "AUROC per anchor", ratio, FINDINGS, PAIRS, "AUROC", "high", "energy"),
+    Measure("auroc_global", "{energy}.global_auroc", "AUROC global", ratio, STUDY, PAIRS, "global", "high", "energy"),
+    Measure("d_prime", "{energy}.d_prime", "d′", two, STUDY, PAIRS, "d′", "high"),
+    Measure("recall", "{energy}.recall.1", "Recall@1, %", percent, STUDY, PAIRS, "R@1 %", "high", "energy"),
+    Measure("rankme", "rows.{row}.health.rankme", "RankMe", "{:.1f}".format, (*STUDY, "health"), "", "RankMe"),
+    Measure("speed", "run.images_per_second", "Images/s", whole, RESULTS, "", "img/s"),
+    Measure("nll_before", f"{FIT}.nll_before", "NLL before", three, ("calibration",), "Calibration"),
+    Measure("nll_after", f"{FIT}.nll_after", "after", three, ("calibration",), "Calibration"),
+    Measure("ece_before", f"{FIT}.ece_before", "ECE before, %", percent, ("calibration",), "Calibration"),
+    Measure("ece_after", f"{FIT}.ece_after", "after, %", percent, ("calibration",), "Calibration"),
+    Measure("beta", f"{FIT}.beta", "β", three, ("calibration",), "Calibration"),
+    Measure("infonce", "energy.canonical.information.infonce", "InfoNCE", two, ("calibration",), NATS),
+    Measure("nwj", "energy.canonical.information.nwj", "NWJ", two, ("calibration",), NATS),
+    Measure("jsd", "energy.canonical.information.jsd", "JSD", two, ("calibration",), NATS),
+    Measure("strength", "energy.strength.{change}.monotone", "{change}", two, ("strength",)),
+    Measure("alpha_req", "rows.{row}.health.alpha_req", "α-ReQ", two, ("health",)),
+    Measure("lidar", "rows.{row}.health.lidar", "LiDAR", "{:.1f}".format, ("health",)),
+    Measure("alignment", "rows.{row}.health.alignment", "Alignment", three, ("health",)),
+    Measure("uniformity", "rows.{row}.health.uniformity", "Uniformity", two, ("health",)),
+    Measure("spread", "rows.{row}.health.std", "Spread", two, ("health",)),
+    Measure("dead", "rows.{row}.health.dead", "Dead, %", percent, ("health",)),
+    Measure("ridge", "rows.{row}.ridge.test.top1", "Ridge", percent, ("probes",), ACCURACY),
+    Measure("sgd", "rows.{row}.sgd.test.top1", "SGD", percent, ("probes",), ACCURACY),
+    Measure("few_shot", "rows.{row}.few_shot.{shots}.mean", "{shots}", percent, ("probes",), SHOTS),
+    Measure("nmi", "rows.{row}.clusters.nmi", "NMI", ratio, ("probes",), "k-means"),
+    Measure("ari", "rows.{row}.clusters.ari", "ARI", ratio, ("probes",), "k-means"),
+    Measure("cluster_accuracy", "rows.{row}.clusters.accuracy", "Accuracy, %", percent, ("probes",), "k-means"),
+    Measure("ood_auroc", "ood.{data}.{score}.auroc", "{score}", percent, ("ood_auroc",), "{data}"),
+    Measure("ood_fpr95", "ood.{data}.{score}.fpr95", "{score}", percent, ("ood_fpr95",), "{data}"),
+    Measure("train_seconds", "cost.train_seconds", "Training, s", whole, ("cost",)),
+    Measure("images_per_second", "cost.images_per_second", "Images/s", whole, ("cost",)),
+    Measure("flops", "cost.flops_per_image", "MFLOPs an image", lambda v: f"{v / 1e6:,.3g}", ("cost",)),
+    Measure("parameters", "cost.parameters", "Parameters, thousands", lambda v: whole(v / 1e3), ("cost",)),
 )
-PROBES = (
-    Measure("Ridge", ("rows", ROW, "ridge", "test", "top1"), percent, "Accuracy, %"),
-    Measure("SGD", ("rows", ROW, "sgd", "test", "top1"), percent, "Accuracy, %"),
-    *(
-        Measure(shots, ("rows", ROW, "few_shot", shots, "mean"), percent, "Labels a class, accuracy, %")
-        for shots in ("1", "5", "10", "100")
-    ),
-    Measure("NMI", ("rows", ROW, "clusters", "nmi"), ratio, "k-means"),
-    Measure("ARI", ("rows", ROW, "clusters", "ari"), ratio, "k-means"),
-    Measure("Accuracy, %", ("rows", ROW, "clusters", "accuracy"), percent, "k-means"),
-)
-CALIBRATION = (
-    Measure("NLL before", ("energy", "trained", "calibration", "nll_before"), three, "Calibration"),
-    Measure("after", ("energy", "trained", "calibration", "nll_after"), three, "Calibration"),
-    Measure("ECE before, %", ("energy", "trained", "calibration", "ece_before"), percent, "Calibration"),
-    Measure("after, %", ("energy", "trained", "calibration", "ece_after"), percent, "Calibration"),
-    Measure("β", ("energy", "trained", "calibration", "beta"), three, "Calibration"),
-    Measure("InfoNCE", ("energy", "canonical", "information", "infonce"), two, "Mutual information, nats"),
-    Measure("NWJ", ("energy", "canonical", "information", "nwj"), two, "Mutual information, nats"),
-    Measure("JSD", ("energy", "canonical", "information", "jsd"), two, "Mutual information, nats"),
-)
-COST = (
-    Measure("Training, s", ("cost", "train_seconds"), "{:,.0f}".format),
-    Measure("Images/s", ("cost", "images_per_second"), "{:,.0f}".format),
-    Measure("MFLOPs an image", ("cost", "flops_per_image"), lambda v: f"{v / 1e6:,.3g}"),
-    Measure("Parameters, thousands", ("cost", "parameters"), lambda v: f"{v / 1e3:,.0f}"),
-)
-SCORES = {"free_energy": "Free energy", "knn": "kNN", "mahalanobis": "Mahalanobis", "image_energy": "E(x)"}
 
 
-def outlier_measures(groups: Sequence[Group], number: str) -> list[Measure]:
-    """`number`, "auroc" or "fpr95", of every score on every other data set."""
-    return [
-        Measure(SCORES.get(score, score), ("ood", data, score, number), percent, data)
-        for data in _keys(groups, "ood")
-        for score in _keys(groups, "ood", data)
-    ]
+def shown_in(table: str) -> list[Measure]:
+    """The measures that a table shows, in its columns' order."""
+    return [measure for measure in MEASURES if table in measure.tables]
 
 
-def strength_measures(groups: Sequence[Group]) -> list[Measure]:
-    """How monotone the energy is in every augmentation's strength."""
-    names = _keys(groups, "energy", "strength")
-    return [Measure(name.replace("_", " "), ("energy", "strength", name, "monotone")) for name in names]
+def measure_of(key: str) -> Measure:
+    """The measure of a key; of one that is not known, as another version may have written it, what its key says."""
+    known = (measure for measure in MEASURES if measure.key == key)
+    return next(known, None) or Measure(key, "", key.replace("_", " "), "{:.4g}".format)
 
 
-def measured(title: str, groups: Sequence[Group], measures: Sequence[Measure], *notes: str) -> Sheet | None:
-    """The table of these measures, with the baselines that have them."""
-    shown = [m for m in measures if any(group.values(*_path(m, "encoder")) for group in groups)]
-    if not shown:
-        return None
-    entries = [
-        Entry(name=g.name, look=g.look, cells=[_pooled(m, g.values(*_path(m, "encoder"))) for m in shown])
-        for g in groups
-    ]
-    for kind in BASELINES if _one_setting(groups) else ():
-        found = [_baseline(m, groups, kind) for m in shown]
-        if any(found):
-            cells = [_pooled(m, values) for m, values in zip(shown, found, strict=True)]
-            entries.append(Entry(name=kind.replace("_", " "), cells=cells, baseline=True))
-    several = any(len(group.runs) > 1 for group in groups)
-    return Sheet(
-        title=title,
-        heads=[Head(key=m.key, title=m.title, group=m.group) for m in shown],
-        entries=entries,
-        first="Objective" if several else "Run",
-        notes=[*notes, *([SEEDS] if several else [])],
-    )
+def trials(results: Mapping[str, Any], row: str = "encoder") -> dict[str, int]:
+    """How many test images and anchors the proportions of a row of evaluation.json are of."""
+    return {kind: _read(path, results, row) for kind, path in TRIALS.items()}
 
 
-def _path(measure: Measure, row: str) -> tuple[str, ...]:
-    return tuple(row if part == ROW else part for part in measure.path)
-
-
-def _pooled(measure: Measure, values: Sequence[float]) -> Cell:
-    """A mean over seeds and its spread."""
-    if not values:
-        return Cell()
-    mean = fmean(values)
-    bound = f"±{measure.show(stdev(values))}" if len(values) > 1 else ""
-    return Cell(text=measure.show(mean).replace("-", "−"), value=mean, bound=bound)
-
-
-def _baseline(measure: Measure, groups: Sequence[Group], kind: str) -> list[float]:
-    """A baseline's number, once a seed."""
-    if ROW not in measure.path:
-        return []
-    found = {
-        run.results["config"]["seed"]: lookup(run.results, *_path(measure, kind)) for g in groups for run in g.runs
-    }
-    values = [float(value) for value in found.values() if isinstance(value, (int, float))]
-    return values[:1] if kind == "raw_pixels" else values
-
-
-def _one_setting(groups: Sequence[Group]) -> bool:
-    """Whether all runs have the same baselines, up to their seeds."""
-    settings = [{key: run.results["config"][key] for key in ("encoder", "views")} for g in groups for run in g.runs]
-    return len({json.dumps(setting, sort_keys=True) for setting in settings}) == 1
-
-
-def _keys(groups: Sequence[Group], *path: str) -> list[str]:
-    """Keys at a path, in the order in which the runs have them."""
-    found = [lookup(run.results, *path) for group in groups for run in group.runs]
-    return list(dict.fromkeys(key for mapping in found if isinstance(mapping, Mapping) for key in mapping))
-
-
-def sheets(groups: Sequence[Group]) -> dict[str, Sheet]:
-    """All of these tables that have numbers, by their keys in comparison.json."""
-    tables = {
-        "calibration": measured(
-            "Calibration and information",
-            groups,
-            CALIBRATION,
-            "Calibration: log loss and calibration error of 1 / (1 + exp(β E + b)) before and after the fit of β and b "
-            "on one half of the pairs, read on the other. Mutual information: lower bounds by the canonical energy.",
-        ),
-        "strength": measured(
-            "Rank correlation of energy and augmentation strength",
-            groups,
-            strength_measures(groups),
-            "Spearman; 1: the energy never falls as an augmentation grows stronger.",
-        ),
-        "health": measured(
-            "Health of the features",
-            groups,
-            HEALTH,
-            "Of clean held-out images. Spread is 1 where features use every dimension evenly, 0 after a collapse.",
-        ),
-        "probes": measured("Further probes", groups, PROBES, "Test images; every choice was made on validation."),
-        "ood_auroc": measured(
-            "AUROC of outliers, %",
-            groups,
-            outlier_measures(groups, "auroc"),
-            "Images of other data sets against test images; high scores are outliers. 50 is chance.",
-        ),
-        "ood_fpr95": measured(
-            "False positives at 95% of outliers found, %", groups, outlier_measures(groups, "fpr95"), "Low is good."
-        ),
-        "cost": measured(
-            "Cost",
-            groups,
-            COST,
-            "FLOPs are of one forward pass of the backbone. Times are comparable on one machine under one load.",
-        ),
-    }
-    return {key: table for key, table in tables.items() if table is not None}
+def _read(path: str, facts: Mapping[str, Any], row: str) -> Any:
+    energy = "energy.trained" if row == "encoder" else f"rows.{row}.energy"
+    return lookup(facts, *path.replace(ROW, row).replace(ENERGY, energy).split("."))

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ssl_ebm.report.tables.intervals import Z, proportion_variance
 from ssl_ebm.report.tables.measures import percent, ratio
-from ssl_ebm.report.tables.text import Z
+from ssl_ebm.report.tables.text import text_table
 
 HEADS = ("protocol", "chosen on validation", "test %", "±", "top-5 %", "ECE")
-
-LEFT = (True, True, False, False, False, False)
 
 
 def probe_table(results: Mapping[str, Any], test_size: int) -> str:
@@ -17,15 +16,10 @@ def probe_table(results: Mapping[str, Any], test_size: int) -> str:
 
     The interval is of the test images (binomial); of few shots, it is the standard deviation over draws.
     """
-    lines = [HEADS, *_lines(results, test_size)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADS))]
-    text = [
-        "  ".join(cell.ljust(w) if left else cell.rjust(w) for cell, w, left in zip(line, widths, LEFT, strict=True))
-        for line in lines
-    ]
-    text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    text.append(f"±: the 95% interval over {test_size:,} test images; of few shots, the standard deviation over draws.")
-    return "\n".join(line.rstrip() for line in text)
+    table = text_table([[HEADS], list(_lines(results, test_size))], words=(0, 1))
+    return (
+        f"{table}\n±: the 95% interval over {test_size:,} test images; of few shots, the standard deviation over draws."
+    )
 
 
 def _lines(results: Mapping[str, Any], size: int) -> Iterator[tuple[str, ...]]:
@@ -47,7 +41,5 @@ def _lines(results: Mapping[str, Any], size: int) -> Iterator[tuple[str, ...]]:
 
 
 def _accuracy(value: float, size: int) -> tuple[str, str]:
-    """A proportion and half of its interval (Agresti & Coull 1998)."""
-    n = size + Z**2
-    p = (value * size + Z**2 / 2) / n
-    return percent(value), percent(Z * math.sqrt(p * (1 - p) / n))
+    """A proportion and half of its 95% interval."""
+    return percent(value), percent(Z * math.sqrt(proportion_variance(value, size)))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ssl_ebm.report.runs import Group, Study
-from ssl_ebm.report.tables.measures import COLUMNS, Column, percent
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
-from ssl_ebm.report.tables.text import Row, leaders, shown_columns
+from ssl_ebm.report.tables.intervals import Row, leaders, shown_columns
+from ssl_ebm.report.tables.measures import Measure, measure_of, percent, shown_in
+from ssl_ebm.report.tables.sheet import Sheet, SheetCell, SheetEntry, SheetHead
 
 BOLD = "Bold: the best run, and those that this many images cannot tell from it; nothing where no run stands out."
 TIES = "Bold: the best objective of a column. Bold with =: a tie, no difference to the best was found."
@@ -20,9 +20,9 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
     best = {column.key: leaders(rows, column) for column in columns}
     looks = {run.name: group.look for group in groups for run in group.runs}
 
-    def cell(row: Row, column: Column) -> Cell:
+    def cell(row: Row, column: Measure) -> SheetCell:
         width = row.half_width(column)
-        return Cell(
+        return SheetCell(
             text=row.show(column),
             value=row.values.get(column.key),
             bound=f"±{100 * width:.1f}" if width is not None and column.show is percent else "",
@@ -30,7 +30,7 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
         )
 
     entries = [
-        Entry(
+        SheetEntry(
             name=row.name,
             cells=[cell(row, column) for column in columns],
             look=looks.get(row.name),
@@ -45,20 +45,19 @@ def run_sheet(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group]
 def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> Sheet:
     """Every objective, means over its seeds, then baselines."""
     metrics = list(dict.fromkeys(metric for row in study.table.values() for metric in row))
-    known = {column.key: column for column in COLUMNS}
-    columns = [c for c in COLUMNS if c.key in metrics]
-    columns += [Column(m, m, m.replace("_", " "), "", "{:.4g}".format) for m in metrics if m not in known]
+    known = [measure for measure in shown_in("results") if measure.key in metrics]
+    columns = known + [column for column in map(measure_of, metrics) if column not in known]
     own = {group.name: group for group in groups}
     marks = {row.name: row.marks for row in rows}
     entries = []
     for name in sorted(study.table, key=lambda name: name not in own):
         member = own.get(name)
         found = study.table[name]
-        words = [Cell(text=member.family, value=member.family) if member else Cell()]
+        words = [SheetCell(text=member.family, value=member.family) if member else SheetCell()]
         seeds = str(len(member.runs)) if member else "–"
-        words.append(Cell(text=seeds, value=len(member.runs) if member else None))
+        words.append(SheetCell(text=seeds, value=len(member.runs) if member else None))
         entries.append(
-            Entry(
+            SheetEntry(
                 name=name if member else name.replace("_", " "),
                 cells=[*words, *(_interval(column, found.get(column.key), study, name) for column in columns)],
                 look=member.look if member else None,
@@ -66,7 +65,7 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
                 baseline=member is None,
             )
         )
-    heads = [Head(key="family", title="Family", text=True), Head(key="seeds", title="Seeds")]
+    heads = [SheetHead(key="family", title="Family", text=True), SheetHead(key="seeds", title="Seeds")]
     power = _power(study, columns)
     return Sheet(
         title="Results",
@@ -77,20 +76,20 @@ def study_sheet(study: Study, groups: Sequence[Group], rows: Sequence[Row]) -> S
     )
 
 
-def _head(column: Column) -> Head:
-    return Head(key=column.key, title=column.title, group=column.group, text=column.is_text)
+def _head(column: Measure) -> SheetHead:
+    return SheetHead(key=column.key, title=column.title, group=column.group, text=column.is_text)
 
 
-def _interval(column: Column, found: Mapping[str, Any] | None, study: Study, name: str) -> Cell:
+def _interval(column: Measure, found: Mapping[str, Any] | None, study: Study, name: str) -> SheetCell:
     """A mean over seeds with its interval."""
     if found is None or found.get("mean") is None:
-        return Cell()
+        return SheetCell()
     mean, low, high = float(found["mean"]), found.get("low"), found.get("high")
     bound = ""
     if low is not None and high is not None:
         below, above = _size(column, mean - low), _size(column, high - mean)
         bound = f"±{below}" if below == above else f"−{below} +{above}"
-    return Cell(text=_show(column, mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
+    return SheetCell(text=column.text(mean), value=mean, bound=bound, mark=_mark(study.ties.get(column.key), name))
 
 
 def _mark(tie: Mapping[str, Any] | None, name: str) -> Literal["", "best", "tied"]:
@@ -99,15 +98,11 @@ def _mark(tie: Mapping[str, Any] | None, name: str) -> Literal["", "best", "tied
     return "best" if tie["best"] == name else "tied" if name in tie["tied"] else ""
 
 
-def _show(column: Column, value: float) -> str:
-    return column.show(value).replace("-", "−")
-
-
-def _size(column: Column, value: float) -> str:
+def _size(column: Measure, value: float) -> str:
     return column.show(max(value, 0.0))
 
 
-def _power(study: Study, columns: Sequence[Column]) -> str:
+def _power(study: Study, columns: Sequence[Measure]) -> str:
     found = [(c, study.power[c.key]) for c in columns if study.power.get(c.key) is not None]
     if not found:
         return ""

@@ -10,7 +10,7 @@ from ssl_ebm.report.looks import Look
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class SheetHead:
     """A column.
 
     Attributes:
@@ -27,7 +27,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class SheetCell:
     """A number or a word.
 
     Attributes:
@@ -44,7 +44,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class SheetEntry:
     """A row: its name, and a cell a column.
 
     Attributes:
@@ -56,7 +56,7 @@ class Entry:
     """
 
     name: str
-    cells: Sequence[Cell]
+    cells: Sequence[SheetCell]
     look: Look | None = None
     marks: Sequence[str] = ()
     baseline: bool = False
@@ -75,8 +75,8 @@ class Sheet:
     """
 
     title: str
-    heads: Sequence[Head]
-    entries: Sequence[Entry]
+    heads: Sequence[SheetHead]
+    entries: Sequence[SheetEntry]
     first: str = "Run"
     notes: Sequence[str] = ()
 

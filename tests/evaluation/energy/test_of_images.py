@@ -1,25 +1,23 @@
 """Energies of single images: of data, samples and foreign sets, for the heads that read features or projections."""
 
-import dataclasses
 import json
 
-import example_runs
 import numpy as np
 import pytest
 import torch
 
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import Images, Splits
+from ssl_ebm.data.resize import resize
 from ssl_ebm.evaluation.energy import of_images as module
 from ssl_ebm.evaluation.energy.of_images import image_measures
-from ssl_ebm.evaluation.energy.outlier_images import resize_to
 from ssl_ebm.evaluation.energy.verification import histograms
+from ssl_ebm.evaluation.results import ImageEnergies
+from ssl_ebm.evaluation.schema import mismatches
 from ssl_ebm.generative.term import create_head
 from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import create_objective
-from ssl_ebm.report.page.sections.pictures import samples
-from ssl_ebm.report.runs import Run, group
 
 GIVEN = {
     "views": {"name": "grey", "size": 12},
@@ -68,15 +66,16 @@ def test_energies_of_single_images(splits, head, monkeypatch):
     metrics = [{"step": 1}, *({"image_gradient_cosine": value} for value in (0.9, None, 0.5, 0.1, 0.3))]
     found = image_measures(model, splits, metrics)
     assert json.loads(json.dumps(found, allow_nan=False)) == found and seen == [12]
+    assert list(mismatches(found, ImageEnergies)) == [("unknown", "ood")], "which stands beside the pairs' scores"
     assert found["gradient_cosine"] == pytest.approx(0.2)  # of .9, .5, .1, .3 the last two
     assert {name: sum(counts) for name, counts in found["histograms"].items()} == {
-        **{"test": 40, "samples": module.SAMPLES},
+        **{"test": 40, "samples": module.SAMPLE_CHAINS},
         **{"same": 20, "blank": 9},
     }
     assert found["temperature"] == pytest.approx(0.005) and found["steps"] >= 2
     assert 0.3 < found["ood"]["same"]["auroc"] < 0.7  # test images are not foreign
     assert found["std"]["blank"] == pytest.approx(0, abs=1e-5)
-    x, bank = (resize_to(part.images.float() / 255, 1, 12) for part in (splits.test, splits.train))
+    x, bank = (resize(part.images.float() / 255, 12) for part in (splits.test, splits.train))
     with torch.no_grad():
         expected = model.image_energy(x, bank=bank if head == "joint" else None)
     assert found["mean"]["test"] == pytest.approx(float(expected.mean()), rel=1e-5)
@@ -87,7 +86,8 @@ def test_the_logits_head_is_judged_as_a_classifier(splits, monkeypatch):
     model = build(splits, "logits")
     found = image_measures(model, splits)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    x = resize_to(splits.test.images.float() / 255, 1, 12)
+    assert list(mismatches(found, ImageEnergies)) == [("unknown", "ood")]
+    x = resize(splits.test.images.float() / 255, 12)
     logits = model.projector(model.encoder.at_any_size(x))
     assert found["classifier"]["top1"] == pytest.approx(float((logits.argmax(1) == splits.test.labels).float().mean()))
     assert 0 <= found["classifier"]["ece"] <= 1
@@ -116,29 +116,3 @@ def test_histograms_have_common_edges():
     assert sum(histograms({"flat": np.ones(5)})["histograms"]["flat"]) == 5
     far = histograms({"a": np.array([0.0, 1.0]), "b": np.array([300.0, 1.5])}, bins=2, limits=(-4.0, 2.0))
     assert far == {"edges": [0.0, 1.0, 2.0], "histograms": {"a": [1, 1], "b": [0, 2]}}
-
-
-def test_the_report_shows_them(tmp_path):
-    image = histograms({"test": np.arange(9.0), "samples": np.arange(4.0), "uniform": np.arange(5.0) + 9})
-    results = {"image": image | {"steps": 500, "temperature": 0.0125}, "objective": {"family": "x"}}
-    run = Run(name="ebm", path=tmp_path, results=results, metrics=[], config="")
-    page = samples(group([run]))
-    assert "500 steps at an effective temperature of 0.0125" in page and "chains from noise" in page
-    assert "Energies of single images under ebm" in page and "Langevin" not in page
-    assert "Hidden units" not in page and "log-likelihood" not in page
-
-    likelihood = {
-        "train": -80.0,
-        "test": -81.26,
-        "independent": -99.0,
-        "standard_error": 0.3,
-        "effective_samples": 12.0,
-    }
-    results["image"] |= {"log_likelihood": likelihood | {"chains": 64, "temperatures": 2000}}
-    gallery = {**example_runs.gallery(("a", "b", "c")), "filters": np.zeros((5, 1, 8, 8), np.uint8)}
-    page = samples(group([dataclasses.replace(run, gallery=gallery)]))
-    assert "log-likelihood of test images −81.3 ± 0.3 nats each" in page and "64 chains over 2,000" in page
-    assert "Hidden units of ebm" in page and page.count("<img") == 5
-
-    results["image"] = None
-    assert samples(group([run])) == ""

@@ -83,7 +83,7 @@ def test_uniformity_has_closed_forms():
 def test_uniformity_by_chunks_is_the_same(monkeypatch):
     x = normal(25, 4)
     expected = uniformity(x).item()
-    monkeypatch.setattr(diagnostics, "CHUNK", 7)
+    monkeypatch.setattr(diagnostics, "CHUNK_ROWS", 7)
     assert uniformity(x).item() == pytest.approx(expected, rel=1e-12)
 
 

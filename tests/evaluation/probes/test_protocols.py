@@ -10,7 +10,8 @@ from clusters import bank, clusters, reordered
 
 from ssl_ebm.evaluation import PROTOCOLS, evaluate_bank, evaluate_features, make_bank
 from ssl_ebm.evaluation.features.bank import Bank, Split
-from ssl_ebm.report.tables import probes as probe_table
+from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS
+from ssl_ebm.report.tables.probes import probe_table
 
 TRAIN, TEST = clusters(200), clusters(60, seed=2)
 
@@ -162,3 +163,14 @@ def test_the_table_shows_what_was_chosen_and_how_sure_each_number_is():
     assert "λ = " in lines["ridge"] and lines["ridge"].endswith("–")
     assert "5 draws" in lines["1 a class"] and "k = 20, T = 0.07" in lines["kNN"]
     assert "100 test images" in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_descriptions_state_the_numbers_that_the_results_state():
+    small = bank(sizes=(40, 20, 20))
+    results, _ = evaluate_bank(small, ("knn", "few_shot", "sgd"))
+    headline, sgd = results["knn"]["headline"], results["sgd"]
+    assert f"k = {headline['k']}, T = .{headline['temperature'] * 100:02.0f};" in DESCRIPTIONS["knn"]
+    assert f"{len(results['few_shot']['1']['accuracies'])} nested draws" in DESCRIPTIONS["few_shot"]
+    training = f"momentum .{sgd['momentum'] * 10:.0f}, cosine, {sgd['epochs']} epochs, batch {sgd['batch_size']}"
+    assert training in DESCRIPTIONS["sgd"] and f"rate of {len(sgd['rates'])} by validation" in DESCRIPTIONS["sgd"]
+    assert set(DESCRIPTIONS) == set(PROTOCOLS)

@@ -54,7 +54,7 @@ def test_scores_sum_to_one():
 def test_chunks_and_order_change_nothing(monkeypatch):
     x, labels = problem()
     whole = ridge_regression(x, labels, PENALTIES, classes=4)
-    monkeypatch.setattr(ridge, "CHUNK", 7)
+    monkeypatch.setattr(ridge, "CHUNK_ROWS", 7)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     other = ridge_regression(x[order], labels[order], PENALTIES, classes=4)
     assert other.weights.numpy() == pytest.approx(whole.weights.numpy(), rel=1e-9, abs=1e-12)

@@ -8,26 +8,14 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from small import BANK, batch_for, gradients, random_batch, small_objective, with_gradients
+from small import BANK, batch_for, gradients, random_adjacency, random_batch, small_objective, with_gradients
 from torch import Tensor
 
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.objectives import create_objective
-from ssl_ebm.objectives.parts.compatibility import Adjacency, BatchNames, SameLabel, create_graph
+from ssl_ebm.objectives.parts.compatibility import GRAPHS, Adjacency, BatchNames, SameLabel
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def random_adjacency(size: int, seed: int = 0) -> tuple[Adjacency, list[set[int]]]:
-    """Directed, with repeated edges, samples without any; and the neighbours of each by hand."""
-    generator = torch.Generator().manual_seed(seed)
-    neighbours = [
-        torch.randint(size, (int(torch.randint(5, (), generator=generator)),), generator=generator).tolist()
-        for _ in range(size)
-    ]
-    indptr = torch.tensor([0, *(len(each) for each in neighbours)]).cumsum(0)
-    indices = torch.tensor([j for each in neighbours for j in each], dtype=torch.long)
-    return Adjacency(indptr, indices), [{i, *each} for i, each in enumerate(neighbours)]
 
 
 def pairs(found: tuple[Tensor, Tensor]) -> list[tuple[int, int]]:
@@ -133,7 +121,7 @@ def test_files(tmp_path: Path) -> None:
     graph, _ = random_adjacency(12)
 
     def equal(name: str, file: Path, **arguments: Any) -> bool:
-        other = create_graph(name, file=str(file), **arguments)
+        other = GRAPHS[name](file=str(file), **arguments)
         return torch.equal(other.indptr, graph.indptr) and torch.equal(other.indices, graph.indices)
 
     matrix = scipy.sparse.csr_array(
@@ -151,7 +139,6 @@ def test_files(tmp_path: Path) -> None:
     neighbours = graph.indices.view(12, 3).numpy().astype(np.int16)
     np.save(tmp_path / "neighbours.npy", neighbours)
     assert equal("adjacency", tmp_path / "neighbours.npy")
-    assert isinstance(create_graph("labels"), SameLabel)
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
@@ -174,11 +161,10 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     }
     for file, message in messages.items():
         with pytest.raises(ValueError, match=message):
-            create_graph("adjacency", file=str(tmp_path / file))
-    with pytest.raises(ValueError, match="unknown graph 'adjacancy': did you mean 'adjacency'"):
-        create_graph("adjacancy")
-    with pytest.raises(ValueError, match="graph 'knn' needs file=PATH"):
-        create_graph("knn")
+            GRAPHS["adjacency"](file=str(tmp_path / file))
+    np.savez(tmp_path / "graph.npz", indptr=np.arange(3), indices=np.arange(2))
+    with pytest.raises(ValueError, match="graph.npz must hold a matrix, got arrays indptr, indices"):
+        GRAPHS["knn"](file=str(tmp_path / "graph.npz"))
 
 
 def blocks(label: Tensor) -> Adjacency:
@@ -287,9 +273,9 @@ def test_state_of_a_queue_that_names_its_entries() -> None:
 
 def test_names_of_samples_are_asked_for() -> None:
     batch = random_batch()
-    with pytest.raises(ValueError, match=r"a graph of adjacency needs Embeddings\(index=\.\.\.\), got None"):
+    with pytest.raises(ValueError, match=r"a graph by index needs Embeddings\(index=\.\.\.\), got None"):
         small_objective("simclr").replace(graph=random_adjacency(BANK)[0])(Embeddings(projection=batch.projection))
-    with pytest.raises(ValueError, match=r"a graph of labels needs Embeddings\(label=\.\.\.\), got None"):
+    with pytest.raises(ValueError, match=r"a graph by label needs Embeddings\(label=\.\.\.\), got None"):
         small_objective("simclr", graph="labels")(Embeddings(projection=batch.projection))
 
 

@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from example_energies import ENERGIES
 from small import gradients
-from test_energies import ENERGIES
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_ebm.energies import rows as row_module
 from ssl_ebm.energies.pairwise import Cosine, Distance, Dot, Energy, SquaredEuclidean
-from ssl_ebm.energies.rows import Listed, Paired, Rows
-from ssl_ebm.energies.tiled import matrix
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix
+from ssl_ebm.energies.rows import EnergyMatrix, Listed, Paired, Pairs, Rows, SameKey
 from ssl_ebm.objectives.parts.contrasts import (
     Attract,
     Contrast,
@@ -131,7 +130,7 @@ WITHOUT_NEGATIVES = {  # the loss of an anchor that has no negatives
 
 every_contrast = pytest.mark.parametrize("name", CONTRASTS)
 ANCHORS, CANDIDATES, DIM = 7, 9, 5
-KEYS = torch.tensor([0, 0, 1, 2, 2, 3, 7]), torch.tensor([0, 0, 0, 1, 1, 2, 4, 4, 4])  # nobody has 3 and 7
+KEYS = SameKey(torch.tensor([0, 0, 1, 2, 2, 3, 7]), torch.tensor([0, 0, 0, 1, 1, 2, 4, 4, 4]))  # nobody has 3 and 7
 
 
 def inputs() -> tuple[Tensor, Tensor]:
@@ -144,9 +143,9 @@ def inputs() -> tuple[Tensor, Tensor]:
 def rows(energy: Energy, a: Tensor, b: Tensor, *, listed: bool) -> tuple[Rows, Rows]:
     agree = KEYS[0][:, None] == KEYS[1]
     if not listed:
-        return EnergyMatrix(energy, a, b, keys=KEYS, same=True), EnergyMatrix(energy, a, b, keys=KEYS)
+        return EnergyMatrix(energy, a, b, only=KEYS), EnergyMatrix(energy, a, b, excluded=KEYS)
     i, j = agree.nonzero(as_tuple=True)
-    return Listed(energy.paired(a[i], b[j]), i, ANCHORS), EnergyMatrix(energy, a, b, without=(i, j))
+    return Listed(energy.paired(a[i], b[j]), i, ANCHORS), EnergyMatrix(energy, a, b, excluded=Pairs(i, j))
 
 
 WITH_LINKS = ("cosine, τ .2", "distance, unit", "inverse multiquadratic")
@@ -161,8 +160,9 @@ def test_value_and_gradient_by_loops(name: str, chosen: str, kind: str, monkeypa
     """Any energy; from no positive to three; anchors without one count as 0."""
     build, formula = ENERGIES[chosen]
     if kind == "tiled":
-        monkeypatch.setattr(matrix, "DENSE", 0)
-        monkeypatch.setattr(matrix, "TILE", 12)
+        monkeypatch.setattr(row_module, "DENSE", 0)
+        monkeypatch.setattr(row_module, "DENSE_LOGSUMEXP", 0)
+        monkeypatch.setattr(row_module, "CHUNK", 12)
     contrast, energy = CONTRASTS[name][0]().double(), build()
     if contrast.needs_nonnegative and not energy.nonnegative:
         return  # refused by the objective
@@ -201,7 +201,7 @@ def test_anchor_without_negatives(name: str, several: int) -> None:
     a = inputs()[0].detach()[:3].requires_grad_()
     one = torch.zeros(3, dtype=torch.long)
     positive = SquaredEuclidean().cross(a, a)[:, :several] + 0.1
-    negative = EnergyMatrix(SquaredEuclidean(), a, a, keys=(one, one)) if contrast.needs_negatives else None
+    negative = EnergyMatrix(SquaredEuclidean(), a, a, excluded=SameKey(one, one)) if contrast.needs_negatives else None
     value = contrast(Paired(positive), negative)
     formula = WITHOUT_NEGATIVES.get(name, lambda p: 0 * p[0])
     if name == "NCE":  # has draws always
@@ -220,10 +220,10 @@ def test_flat_energies_have_finite_gradients(name: str, dtype: torch.dtype) -> N
     contrast = CONTRASTS[name][0]()
     a = torch.ones(4, 3, dtype=dtype, requires_grad=True)
     b = torch.ones(5, 3, dtype=dtype, requires_grad=True)
-    keys = torch.arange(4), torch.tensor([0, 0, 1, 2, 3])
+    keys = SameKey(torch.arange(4), torch.tensor([0, 0, 1, 2, 3]))
     for energy in (Distance(), SquaredEuclidean(normalize=True), Cosine(temperature=0.1), Dot()):
         if energy.nonnegative or not contrast.needs_nonnegative:
-            value = contrast(EnergyMatrix(energy, a, b, keys=keys, same=True), EnergyMatrix(energy, a, b, keys=keys))
+            value = contrast(EnergyMatrix(energy, a, b, only=keys), EnergyMatrix(energy, a, b, excluded=keys))
             assert value.isfinite().all()
             assert all(gradient.isfinite().all() for gradient in gradients(value.sum(), [a, b]))
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from small import BANK, DIM, random_batch, small_objective
-from test_graphs import random_adjacency
+from small import BANK, DIM, random_adjacency, random_batch, small_objective
 from torch import Tensor
 
+from ssl_ebm.energies import rows as module
 from ssl_ebm.energies.pairwise import Bilinear, Cosine, Distance, Energy
-from ssl_ebm.energies.rows import Rows
-from ssl_ebm.energies.tiled import matrix
+from ssl_ebm.energies.rows import Comparison, Rows
 from ssl_ebm.objectives.parts.compatibility import BatchNames, SameLabel
 from ssl_ebm.objectives.parts.memory import Memory, MemoryNegatives
 from ssl_ebm.objectives.parts.negatives import BatchNegatives, Negatives, QueueNegatives
@@ -32,6 +31,10 @@ def samples(kind: str) -> BatchNames | None:
     return {"views": None, "labels": BatchNames(SameLabel(), LABEL), "graph": BatchNames(GRAPH, torch.arange(IMAGES))}[
         kind
     ]
+
+
+def rows_of(comparisons: list[Comparison], energy: Energy) -> list[tuple[Rows, Rows | None]]:
+    return [comparison.rows(energy) for comparison in comparisons]
 
 
 def ordered(views: int, targets: int) -> list[tuple[int, int]]:
@@ -65,13 +68,14 @@ def test_batch_of_all_views(
     energy: Energy, views: int, targets: int, same: bool, kind: str, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tiled:
-        monkeypatch.setattr(matrix, "DENSE", 0)
-        monkeypatch.setattr(matrix, "TILE", 16)
+        monkeypatch.setattr(module, "DENSE", 0)
+        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 0)
+        monkeypatch.setattr(module, "CHUNK", 16)
     if same and views != targets:
         return
     batch = random_batch(views=views, images=IMAGES, global_views=targets)
     a, b = batch.projection, batch.projection if same else batch.target
-    compared = BatchNegatives(views="all")(energy, a, b, ordered(views, targets), samples(kind))
+    compared = rows_of(BatchNegatives(views="all")(a, b, ordered(views, targets), samples(kind)), energy)
     anchor = [(v, i) for v in range(views) for i in range(IMAGES)]
     every = [(w, j) for w in range(targets) for j in range(IMAGES)]
     positive = [[(w, j) for w, j in every if compatible(kind, i, j) and (w, j) != (v, i)] for v, i in anchor]
@@ -89,7 +93,7 @@ def test_batch_of_the_other_view(pairing: str, views: int, targets: int, kind: s
     batch, energy = random_batch(views=views, images=IMAGES, global_views=targets), Cosine(temperature=0.3)
     a, b = batch.projection, batch.target
     pairs = [(v, w) for v, w in ordered(views, targets) if pairing == "both" or v == 0]
-    compared = BatchNegatives(views="other")(energy, a, b, pairs, samples(kind))
+    compared = rows_of(BatchNegatives(views="other")(a, b, pairs, samples(kind)), energy)
     anchor = [(v, i) for v, _ in pairs for i in range(IMAGES)]
     each = [(w, i) for _, w in pairs for i in range(IMAGES)]
     positive = [[(w, j) for j in range(IMAGES) if compatible(kind, i, j)] for w, i in each]
@@ -102,7 +106,7 @@ def test_batch_of_the_other_view(pairing: str, views: int, targets: int, kind: s
 def test_only_positives(kind: str) -> None:
     batch, energy = random_batch(views=3, images=IMAGES), Cosine(temperature=0.3)
     pairs = ordered(3, 3)
-    compared = Negatives()(energy, batch.projection, batch.target, pairs, samples(kind))
+    compared = rows_of(Negatives()(batch.projection, batch.target, pairs, samples(kind)), energy)
     anchor = [(v, i) for v, _ in pairs for i in range(IMAGES)]
     positive = [[(w, j) for j in range(IMAGES) if compatible(kind, i, j)] for _, w in pairs for i in range(IMAGES)]
     check([row for row, _ in compared], positive, energy, batch.projection, batch.target, anchor)
@@ -121,7 +125,7 @@ def test_queue(kind: str) -> None:
         negatives.queue.push(earlier, LABEL if kind == "labels" else torch.arange(IMAGES))
     batch = random_batch(views=3, images=IMAGES)
     queue = negatives.queue.vectors.clone()
-    compared = negatives(energy, batch.projection, batch.target, pairs, samples(kind))
+    compared = rows_of(negatives(batch.projection, batch.target, pairs, samples(kind)), energy)
     anchor = [(0, i) for _ in pairs for i in range(IMAGES)]
     positive = [[(w, j) for j in range(IMAGES) if compatible(kind, i, j)] for _, w in pairs for i in range(IMAGES)]
     left = [
@@ -139,7 +143,7 @@ def test_memory_draws_for_all_anchors_alike() -> None:
     batch = random_batch(images=IMAGES)
     drawn = torch.randint(BANK, (7,), generator=negatives.draws.eval().generator()).tolist()
     pairs = [(0, 0), (1, 1)]
-    compared = negatives(energy, batch.projection, memory(batch), pairs, None)
+    compared = rows_of(negatives(batch.projection, memory(batch), pairs, None), energy)
     anchor = [(v, i) for v in range(2) for i in range(IMAGES)]
     check([row for row, _ in compared], [[place] for place in anchor], energy, batch.projection, memory(batch), anchor)
     expected = [[(0, k) for k in drawn] for _ in anchor]

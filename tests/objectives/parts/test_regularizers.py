@@ -13,9 +13,9 @@ from small import constant_batch, gradients, random_batch, select, with_gradient
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_ebm.energies import rows as row_module
 from ssl_ebm.energies.codes import Codes
 from ssl_ebm.energies.pairwise import InverseMultiquadratic
-from ssl_ebm.energies.tiled import matrix
 from ssl_ebm.energies.whitening import Whitened
 from ssl_ebm.networks.embeddings import Embeddings
 from ssl_ebm.networks.heads import MLP
@@ -462,7 +462,7 @@ def test_objective_and_regularizer_share_the_kernel() -> None:
     objective = small("ssl_hsic")
     assert [name for name, _ in objective.named_parameters()] == ["energy.log_scale"]
     copied = copy.deepcopy(objective)
-    assert copied.regularizers["hsic"].kernel[0] is copied.energy is not objective.energy
+    assert copied.regularizers["hsic"].kernel.module is copied.energy is not objective.energy
 
 
 def test_koleo_in_closed_form() -> None:
@@ -488,9 +488,10 @@ def test_mean_entropy_in_closed_form() -> None:
 @pytest.mark.parametrize("build", [Uniformity, lambda: SlicedGaussianity(slices=5), KoLeo], ids=["u", "s", "k"])
 def test_tiles_change_nothing(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for dense in (matrix.DENSE, 0):
-        monkeypatch.setattr(matrix, "DENSE", dense)
-        monkeypatch.setattr(matrix, "TILE", 1 << 20 if dense else 20)
+    for dense in (row_module.DENSE, 0):
+        monkeypatch.setattr(row_module, "DENSE", dense)
+        monkeypatch.setattr(row_module, "DENSE_LOGSUMEXP", dense)
+        monkeypatch.setattr(row_module, "CHUNK", 1 << 20 if dense else 20)
         z = random(2, 9, 4).requires_grad_()
         value = build()(z)
         found.append([value.detach(), *gradients(value, [z])])

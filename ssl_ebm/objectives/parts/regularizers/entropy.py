@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_ebm.energies import rows
 from ssl_ebm.energies.pairwise import SquaredEuclidean
-from ssl_ebm.energies.tiled import matrix
+from ssl_ebm.objectives.parts.borrowed import Borrowed
 from ssl_ebm.objectives.parts.regularizers.regularizer import Regularizer, Views
 
 
@@ -33,15 +34,16 @@ class Uniformity(Regularizer):
         """Log of the mean Gaussian potential."""
         self.check(z)
         v, n = z.shape[:2]
-        if v * n**2 <= matrix.DENSE:
+        if v * n**2 <= rows.DENSE:
             z = F.normalize(z, dim=-1)
             itself = torch.eye(n, dtype=torch.bool, device=z.device)
             exponent = (2 * self.t * (z @ z.transpose(1, 2) - 1)).masked_fill(itself, -torch.inf)
             total = exponent.flatten(1).logsumexp(1)
         else:
-            itself = torch.arange(n, device=z.device)
-            rows = [matrix.EnergyMatrix(self.energy, x, x, itself=itself, symmetric=True).logsumexp() for x in z]
-            total = torch.stack(rows).logsumexp(1)
+            image = torch.arange(n, device=z.device)
+            with_itself = rows.Pairs(image, image)
+            others = [rows.EnergyMatrix(self.energy, x, x, excluded=with_itself, symmetric=True) for x in z]
+            total = torch.stack([each.logsumexp() for each in others]).logsumexp(1)
         return total.mean() - math.log(n * (n - 1))
 
 
@@ -75,9 +77,9 @@ class KoLeo(Regularizer):
 def _nearest(unit: Float[Tensor, "n dim"]) -> Int[Tensor, " n"]:
     """Each vector's nearest other one, found by tiles of rows."""
     found = []
-    for rows in torch.arange(len(unit), device=unit.device).split(max(1, matrix.TILE // len(unit))):
-        cosines = unit[rows] @ unit.T
-        found.append(cosines.scatter_(1, rows[:, None], -torch.inf).argmax(1))
+    for part in torch.arange(len(unit), device=unit.device).split(max(1, rows.CHUNK // len(unit))):
+        cosines = unit[part] @ unit.T
+        found.append(cosines.scatter_(1, part[:, None], -torch.inf).argmax(1))
     return torch.cat(found)
 
 
@@ -101,10 +103,10 @@ class MeanEntropy(Regularizer):
 
     def __init__(self, codes: Codebook, *, weight: float = 1.0) -> None:
         super().__init__(weight=weight)
-        self.codes = (codes,)  # in a tuple: the energy owns them
+        self.codes = Borrowed(codes)  # the energy's
 
     def forward(self, z: Views) -> Float[Tensor, ""]:
         """In [0, log K]; 0 where all codes are used equally often."""
         self.check(z)
-        mean = self.codes[0].probabilities(z).mean((0, 1))
+        mean = self.codes.module.probabilities(z).mean((0, 1))
         return math.log(len(mean)) + (mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ssl_ebm.energies.tiled import matrix
+from ssl_ebm.energies import rows
 from ssl_ebm.energies.whitening import METHODS, whiten
 from ssl_ebm.objectives.parts.regularizers.regularizer import Regularizer, Views
 from ssl_ebm.objectives.parts.shared_random import Draws
@@ -43,7 +43,7 @@ class SlicedGaussianity(Regularizer):
         """Epps-Pulley statistic; about 1.05 at the optimum."""
         self.check(z)
         projected = z @ self.directions(z)
-        group = matrix.DENSE // (z.shape[0] * z.shape[1] * self.knots)
+        group = rows.DENSE // (z.shape[0] * z.shape[1] * self.knots)
         if group >= self.slices:
             return z.shape[1] * self._distances(projected).mean()
         groups = projected.split(max(1, group), dim=2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_ebm.energies.pairwise import InverseMultiquadratic
+from ssl_ebm.objectives.parts.borrowed import Borrowed
 from ssl_ebm.objectives.parts.regularizers.regularizer import Regularizer, Views
 from ssl_ebm.objectives.parts.shared_random import Draws
 
@@ -51,7 +52,7 @@ class HSIC(Regularizer):
             raise ValueError(f"features must be >= 1, got {features}")
         if not gamma >= 0:
             raise ValueError(f"gamma must be >= 0, got {gamma}")
-        self.kernel = (kernel,)  # in a tuple: the objective owns the energy
+        self.kernel = Borrowed(kernel)  # the objective's energy
         self.features, self.gamma = features, float(gamma)
         self.draws = Draws()
 
@@ -69,7 +70,7 @@ class HSIC(Regularizer):
         sets, images = z.shape[:2]
         if sets < 2:
             raise ValueError(f"HSIC needs at least 2 sets of embeddings, got {sets}")
-        unit, scale = F.normalize(z, dim=-1), self.kernel[0].scale
+        unit, scale = F.normalize(z, dim=-1), self.kernel.module.scale
         omega, phases = self.frequencies(z)
         omega = omega / scale.detach().to(z.dtype)
         phi, psi = ((2 / self.features) ** 0.5 * (unit @ w + b).cos() for w, b in zip(omega, phases, strict=True))

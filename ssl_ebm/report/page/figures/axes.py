@@ -1,4 +1,4 @@
-"""Data → pixels, the frame around them, and numbers on it."""
+"""A chart's axes: values → pixels, the frame around them, and the numbers on it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
+from markupsafe import Markup
+
 LETTER = 6.2  # pixels of a label's average letter
 
 
 def number(value: float) -> str:
-    """Short, with a proper minus."""
+    """At most six significant digits, with a proper minus."""
     return f"{value:.6g}".replace("-", "−")
 
 
+def fixed(value: float, decimals: int) -> str:
+    """So many decimals, with a proper minus."""
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
 def power(exponent: float) -> str:
-    """A power of ten."""
+    """10 to an exponent, in full from 0.01 to 1000."""
     return number(10**exponent) if -2 <= exponent <= 3 else f"1e{number(exponent)}"
 
 
@@ -33,25 +40,25 @@ def ticks(low: float, high: float, least: int = 3) -> list[float]:
 
 
 def exponents(low: float, high: float) -> list[float]:
-    """Whole powers of ten between two exponents; the two themselves where there are fewer than two."""
-    inside = [float(v) for v in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
-    return inside if len(inside) > 1 or not high > low else [low, high]
+    """Whole numbers between two exponents of ten; the two themselves where there are fewer than two."""
+    whole = [float(v) for v in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+    return whole if len(whole) > 1 or not high > low else [low, high]
 
 
 def padded(low: float, high: float) -> tuple[float, float]:
-    """A domain with some room around its values."""
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return low - pad, high + pad
+    """A domain from somewhat below the lowest value to somewhat above the highest."""
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - room, high + room
 
 
 class Axes:
-    """Two linear scales and what is drawn around them.
+    """The rectangle of a chart: its two linear scales, and the lines and numbers around it.
 
     Args:
-        x: Domain.
-        y: Domain; its low end is at the bottom.
-        size: Width and height of the picture.
-        margins: Top, right, bottom, left.
+        x: The lowest and the highest value from left to right.
+        y: The same from bottom to top.
+        size: Width and height of the picture, in pixels.
+        margins: Pixels between the rectangle and the picture's edges: top, right, bottom, left.
     """
 
     def __init__(
@@ -62,53 +69,71 @@ class Axes:
         self.width, self.height = size
 
     def x(self, value: int | float) -> float:
-        """Pixels from the left."""
+        """Pixels of a value from the picture's left edge."""
         low, high = self.domains[0]
         return self.left + (value - low) / (high - low) * (self.width - self.left - self.right)
 
     def y(self, value: int | float) -> float:
-        """Pixels from the top."""
+        """Pixels of a value from the picture's top."""
         low, high = self.domains[1]
         return self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom)
 
     def x_axis(self, label: str, marks: Sequence[tuple[float, str]]) -> str:
-        """At the bottom; marks are values and their texts."""
+        """A line below the chart, a tick and a text at each mark, and the label under them.
+
+        Args:
+            label: One line or more.
+            marks: Values and their texts.
+        """
         bottom, right = self.height - self.bottom, self.width - self.right
         parts = [f'<line class="axis" x1="{self.left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>']
         for value, text in marks:
-            at = f"{self.x(value):.1f}"
-            parts.append(f'<line class="axis" x1="{at}" y1="{bottom}" x2="{at}" y2="{bottom + 4}"/>')
-            parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
+            x = f"{self.x(value):.1f}"
+            parts.append(f'<line class="axis" x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 4}"/>')
+            parts.append(f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
         middle = (self.left + right) // 2
         for i, line in enumerate(label.splitlines()):
             parts.append(f'<text x="{middle}" y="{bottom + 33 + 14 * i}" text-anchor="middle">{escape(line)}</text>')
         return "".join(parts)
 
     def y_axis(self, label: str, marks: Sequence[tuple[float, str]], *, at_right: bool = False) -> str:
-        """Lines across, numbers at the left or the right, the label above."""
+        """A line across the chart and a text beside it at each mark, and the label above them.
+
+        Args:
+            label: One line.
+            marks: Values and their texts.
+            at_right: Whether label and texts stand at the right of the chart instead of the left.
+        """
         right = self.width - self.right
         place, anchor = (right + 6, "start") if at_right else (self.left - 6, "end")
         head = f'x="{self.width}" text-anchor="end"' if at_right else 'x="0"'
         parts = [f'<text {head} y="11">{escape(label)}</text>']
         for value, text in marks:
-            at = self.y(value)
-            parts.append(f'<line class="grid" x1="{self.left}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>')
-            parts.append(f'<text x="{place}" y="{at + 4:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+            y = self.y(value)
+            parts.append(f'<line class="grid" x1="{self.left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
+            parts.append(f'<text x="{place}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
         return "".join(parts)
 
     def y_marks(self, show: Callable[[float], str], *, log: bool = False) -> list[tuple[float, str]]:
-        """Round numbers of the y axis, about one in 80 pixels."""
-        found = exponents(*self.domains[1]) if log else ticks(*self.domains[1], max(2, self.height // 80))
-        return [(value, show(value)) for value in found]
+        """Round numbers of the y axis, about one in 80 pixels, or exponents of ten with `log`; and their texts."""
+        values = exponents(*self.domains[1]) if log else ticks(*self.domains[1], max(2, self.height // 80))
+        return [(value, show(value)) for value in values]
 
-    def svg(self, title: str, *parts: str) -> str:
-        """The picture; `title` is what it says to those who do not see it."""
+    def svg(self, title: str, *parts: str) -> Markup:
+        """The picture of this size, made of parts (`svg`)."""
         return svg(title, self.width, self.height, *parts)
 
 
-def svg(title: str, width: int | float, height: int | float, *parts: str) -> str:
-    """A picture as wide as its place; `title` is what it says to those who do not see it."""
-    return (
+def svg(title: str, width: int | float, height: int | float, *parts: str) -> Markup:
+    """A picture as wide as its place.
+
+    Args:
+        title: What the picture says to those who do not see it.
+        width: Units of the parts' coordinates.
+        height: The same.
+        parts: SVG, from the bottom to the top; names and numbers in it must be escaped already.
+    """
+    return Markup(
         f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
@@ -117,8 +142,8 @@ def svg(title: str, width: int | float, height: int | float, *parts: str) -> str
 def spread(wanted: Sequence[float], gap: int | float, low: int | float, high: int | float) -> list[float]:
     """Places nearest to the wanted ones (least squares) that keep a gap between neighbours, in the same order.
 
-    They lie in [low, high] where that is wide enough, else they begin at `low`. An isotonic regression of
-    wanted_k - k gap, by pooling.
+    The places lie in [low, high] where that is wide enough, else they begin at `low`. An isotonic regression of
+    wanted_k - k gap, by pooling adjacent violators.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     pools: list[tuple[float, int]] = []  # mean, count

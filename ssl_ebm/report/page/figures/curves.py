@@ -8,6 +8,7 @@ from html import escape
 from typing import Literal
 
 import numpy as np
+from markupsafe import Markup
 
 from ssl_ebm.report.looks import Look
 from ssl_ebm.report.page.figures.axes import LETTER, Axes, exponents, number, padded, power, spread, ticks
@@ -19,13 +20,13 @@ NAME_LENGTH, NAME_HEIGHT, LEAD = 16, 12, 26  # of names at the ends of curves: l
 
 @dataclass(frozen=True)
 class Line:
-    """A curve.
+    """A curve of a chart.
 
     Attributes:
         points: (x, y), ascending in x.
         look: Its colour, dash and marker; None: grey and without a marker.
         name: Written at its end where the chart names its lines; empty: not.
-        ring: Around one of its points.
+        ring: Position of the point that has a ring around it.
         faint: Thin and pale, without a marker: another seed of a curve.
     """
 
@@ -50,11 +51,23 @@ def line_chart(
     log_y: bool = False,
     ends: Literal["left", "right"] = "right",
     named: bool = False,
-) -> str:
-    """Curves over one x, from 0 on or, with `log_x`, of powers of ten whose exponents are given; so with `log_y`.
+) -> Markup:
+    """Curves over one x, each with a marker at one end.
 
-    At least one line must have a point. Each has its marker at one of its ends. Where they are `named` there, lines are
-    thinner, the chart is as high as names take, and numbers stand on the other side.
+    Args:
+        lines: At least one of them has a point.
+        title: What the chart says to those who do not see it.
+        x_label: Below the x axis.
+        y_label: Above the y axis.
+        size: Width and height in pixels.
+        show: Number of the y axis → text.
+        x_domain: Of the x axis; None: from 0, or from the lowest exponent with `log_x`, to the last point.
+        y_domain: Of the y axis; None: around all points.
+        log_x: Whether x is an exponent of ten.
+        log_y: Whether y is an exponent of ten.
+        ends: The end of a curve that has its marker.
+        named: Whether a curve's name stands at that end too: curves are thinner then, the chart is at least as high as
+            its names take, and the numbers of the y axis stand on the other side.
     """
     xs, ys = zip(*(point for line in lines for point in line.points), strict=True)
     x_domain = x_domain or ((min(xs), max(xs)) if log_x else (min(0.0, *xs), max(xs)))
@@ -71,10 +84,10 @@ def line_chart(
     else:
         marks = [(v, number(v)) for v in ticks(*axes.domains[0], max(2, (size[0] - margins[1] - margins[3]) // 90))]
     show = power if log_y and show is number else show
-    drawn = [_curve(line, axes, ends) for line in sorted(lines, key=lambda line: not line.faint) if line.points]
-    curves = f'<g class="slim">{"".join(drawn)}</g>{_names(labelled, axes, ends)}' if labelled else "".join(drawn)
+    curves = [_curve(line, axes, ends) for line in sorted(lines, key=lambda line: not line.faint) if line.points]
+    drawn = f'<g class="slim">{"".join(curves)}</g>{_names(labelled, axes, ends)}' if labelled else "".join(curves)
     y_axis = axes.y_axis(y_label, axes.y_marks(show, log=log_y), at_right=bool(labelled) and ends == "left")
-    return axes.svg(title, y_axis, axes.x_axis(x_label, marks), curves)
+    return axes.svg(title, y_axis, axes.x_axis(x_label, marks), drawn)
 
 
 def _curve(line: Line, axes: Axes, ends: Literal["left", "right"]) -> str:
@@ -102,17 +115,17 @@ def _names(lines: Sequence[Line], axes: Axes, ends: Literal["left", "right"]) ->
     parts = []
     for line, (x, y), place in zip(lines, pixels, places, strict=True):
         style = "other" if line.look is None else line.look.style
-        at = edge + sign * LEAD
+        start = edge + sign * LEAD
         parts.append(
-            f'<path class="lead {style}" d="M{x:.1f} {y:.1f}L{at - 2 * sign:.1f} {place:.1f}"/>'
-            f'<text class="label end" x="{at:.1f}" y="{place + 3.5:.1f}" text-anchor="{anchor}">'
+            f'<path class="lead {style}" d="M{x:.1f} {y:.1f}L{start - 2 * sign:.1f} {place:.1f}"/>'
+            f'<text class="label end" x="{start:.1f}" y="{place + 3.5:.1f}" text-anchor="{anchor}">'
             f"{escape(shorten(line.name, NAME_LENGTH))}</text>"
         )
     return "".join(parts)
 
 
 def thin(points: Sequence[tuple[float, float]], count: int = POINTS) -> list[tuple[float, float]]:
-    """At most `count` points: means of neighbours, the last one kept."""
+    """At most `count` points in place of many: means of neighbouring ones, and the last one as it is."""
     if len(points) <= count:
         return list(points)
     parts = np.array_split(np.asarray(points[:-1], dtype=float), count - 1)

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 from jaxtyping import Float
+from markupsafe import Markup
 
 from ssl_ebm.report.page.figures.axes import LETTER, svg
 from ssl_ebm.report.tables.text import shorten
@@ -17,8 +18,15 @@ PALEST, DARKEST = 0.04, 0.55  # opacity: text stays legible on it
 
 def heat_map(
     names: Sequence[str], matrix: Float[np.ndarray, "n n"], *, title: str, show: Callable[[float], str]
-) -> str:
-    """Cells from the palest, the lowest value off the diagonal, to the darkest, the highest; NaN is left out."""
+) -> Markup:
+    """Cells from the palest, the lowest value off the diagonal, to the darkest, the highest; NaN is left out.
+
+    Args:
+        names: Of rows and columns.
+        matrix: Symmetric.
+        title: What the chart says to those who do not see it.
+        show: Value → text.
+    """
     n = len(names)
     others = matrix[~np.eye(n, dtype=bool) & np.isfinite(matrix)]
     low, high = (float(others.min()), float(others.max())) if others.size else (0.0, 1.0)
@@ -42,10 +50,9 @@ def heat_map(
         parts.append(
             f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{side - 1:.1f}" height="{side - 1:.1f}" '
             f'fill-opacity="{PALEST + (DARKEST - PALEST) * part:.2f}"><title>{escape(names[i])}, {escape(names[j])}: '
-            f"{show(value)}</title></rect>"
+            f"{escape(show(value))}</title></rect>"
         )
         if n <= NUMBERED:
             place = f'x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}"'
-            parts.append(f'<text class="label end" {place} text-anchor="middle">{show(value)}</text>')
-    whole = edge + n * side
-    return svg(title, WIDTH, whole, *parts)
+            parts.append(f'<text class="label end" {place} text-anchor="middle">{escape(show(value))}</text>')
+    return svg(title, WIDTH, edge + n * side, *parts)

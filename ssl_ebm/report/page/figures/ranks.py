@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from markupsafe import Markup
+
 from ssl_ebm.report.looks import Look
 from ssl_ebm.report.page.figures.axes import LETTER, Axes, number, ticks
 from ssl_ebm.report.tables.text import shorten
@@ -17,14 +19,14 @@ WIDTH, ROW, BAR, NAME_LENGTH = 440, 18, 9, 18
 
 def rank_chart(
     ranks: Mapping[str, float], groups: Sequence[Sequence[str]], *, looks: Mapping[str, Look], title: str, x_label: str
-) -> str:
+) -> Markup:
     """One row a name, best first; each bar at the right joins the dots of one group of at least two.
 
     Args:
         ranks: Mean rank of each name, 1 the best.
         groups: Maximal groups without a found difference.
         looks: Of the names that have one; others are grey.
-        title: For those who do not see the picture.
+        title: What the chart says to those who do not see it.
         x_label: Below the line.
     """
     order = sorted(ranks, key=lambda name: (ranks[name], name))

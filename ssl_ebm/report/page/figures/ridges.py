@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
 from ssl_ebm.report.looks import Look
 from ssl_ebm.report.page.figures.axes import Axes, number, ticks
@@ -14,16 +15,21 @@ from ssl_ebm.report.page.figures.axes import Axes, number, ticks
 
 def ridges(
     histograms: Sequence[tuple[str, Sequence[int]]], edges: Sequence[float], *, look: Look, title: str, x_label: str
-) -> str:
-    """Histograms above each other over one x, each scaled to its own peak; the first in the look's colour.
+) -> Markup:
+    """Histograms above each other over one x, each scaled to its own peak, with a tick at its median.
 
-    The outer 0.1% of each are cut; a tick shows each median.
+    Args:
+        histograms: Names and counts; the outer 0.1% of each are cut.
+        edges: Of the bins, one more than counts.
+        look: Gives the first histogram its colour; the others are grey.
+        title: What the chart says to those who do not see it.
+        x_label: Below the x axis.
     """
     counts, bounds = _cropped(np.array([count for _, count in histograms], dtype=float), np.asarray(edges, dtype=float))
     band, left, label = 56, 6, textwrap.fill(x_label, 50)
     foot = 38 + 14 * label.count("\n")
     axes = Axes((bounds[0], bounds[-1]), (0.0, 1.0), (360, band * len(counts) + 6 + foot), (0, 6, foot, left))
-    drawn = [f'<text x="354" y="{band - 40}" text-anchor="end">← compatible</text>']
+    parts = [f'<text x="354" y="{band - 40}" text-anchor="end">← compatible</text>']
     for i, ((name, _), count) in enumerate(zip(histograms, counts, strict=True)):
         base = band * (i + 1) + 2
         heights = base - 36 * count / max(count.max(), 1.0)
@@ -32,13 +38,13 @@ def ridges(
             for a, b, h in zip(bounds[:-1], bounds[1:], heights, strict=True)
         )
         middle = axes.x(_median(count, bounds))
-        drawn.append(
+        parts.append(
             f'<g class="{look.style if i == 0 else "other"}">'
             f'<path class="ridge" d="M{axes.x(bounds[0]):.1f} {base}{steps}L{axes.x(bounds[-1]):.1f} {base}Z"/>'
             f'<line class="median" x1="{middle:.1f}" y1="{base}" x2="{middle:.1f}" y2="{base - 36}"/>'
             f'<text class="label" x="{left}" y="{base - 42}">{escape(name)}</text></g>'
         )
-    return axes.svg(title, *drawn, axes.x_axis(label, [(v, number(v)) for v in ticks(bounds[0], bounds[-1])]))
+    return axes.svg(title, *parts, axes.x_axis(label, [(v, number(v)) for v in ticks(bounds[0], bounds[-1])]))
 
 
 def _cropped(counts: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,5 +59,6 @@ def _cropped(counts: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _median(count: np.ndarray, bounds: np.ndarray) -> float:
+    """The value that halves a histogram, its counts spread evenly within their bins."""
     cumulative = np.append(0, count.cumsum())
     return float(np.interp(cumulative[-1] / 2, cumulative, bounds))

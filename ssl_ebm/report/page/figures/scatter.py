@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 from ssl_ebm.report.looks import Look
 from ssl_ebm.report.page.figures.axes import LETTER, Axes, number, padded, ticks
 from ssl_ebm.report.tables.text import shorten
@@ -17,7 +19,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Point:
-    """A point with its name; `low` and `high` bound its y."""
+    """A point with its name, and with the interval from `low` to `high` of its y, where both are known."""
 
     x: float
     y: float
@@ -29,8 +31,16 @@ class Point:
 
 def scatter(
     points: Sequence[Point], *, title: str, x_label: str, y_label: str, show: Callable[[float], str] = number
-) -> str:
-    """Points with bars where they have bounds; each name where it covers least. There must be at least one point."""
+) -> Markup:
+    """Points, bars over their intervals, and each name beside its point where it covers least.
+
+    Args:
+        points: At least one.
+        title: What the chart says to those who do not see it.
+        x_label: Below the x axis, which starts at 0.
+        y_label: Above the y axis.
+        show: Number of the y axis → text.
+    """
     ys = [v for point in points for v in (point.y, point.low, point.high) if v is not None]
     axes = Axes((0.0, padded(0.0, max(point.x for point in points))[1]), padded(min(ys), max(ys)), SIZE, MARGINS)
     taken = [_around(axes.x(point.x), axes.y(point.y), 5.0, 5.0) for point in points]
@@ -38,7 +48,7 @@ def scatter(
         if point.low is not None and point.high is not None:
             x = axes.x(point.x)
             taken.append((x - 2, axes.y(point.high), x + 2, axes.y(point.low)))
-    drawn = []
+    parts = []
     for point in sorted(points, key=lambda point: -point.y):
         x, y = axes.x(point.x), axes.y(point.y)
         bar = ""
@@ -48,20 +58,21 @@ def scatter(
         name = shorten(point.name, NAME_LENGTH)
         dx, dy, anchor, box = _place(x, y, LETTER * len(name), taken)
         taken.append(box)
-        drawn.append(
+        parts.append(
             f'<g class="{point.look.style}">{bar}{point.look.marker(x, y, 4.5)}</g>'
             f'<text class="label end" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
         )
     marks = [(v, number(v)) for v in ticks(*axes.domains[0], 4)]
-    return axes.svg(title, axes.y_axis(y_label, axes.y_marks(show)), axes.x_axis(x_label, marks), *drawn)
+    return axes.svg(title, axes.y_axis(y_label, axes.y_marks(show)), axes.x_axis(x_label, marks), *parts)
 
 
 def _around(x: float, y: float, wide: float, high: float) -> Box:
+    """A box of twice this width and height around a point."""
     return x - wide, y - high, x + wide, y + high
 
 
 def _place(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[float, float, str, Box]:
-    """The place of a name that covers least of what is taken, and its box."""
+    """The place beside a point where a name covers least of the taken boxes: dx, dy, its anchor and its box."""
 
     def covered(box: Box) -> float:
         outside = max(0.0, MARGINS[3] - box[0]) + max(0.0, box[2] - SIZE[0])
@@ -70,12 +81,12 @@ def _place(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[floa
             for b in taken
         )
 
-    found = []
+    places = []
     for reach in (1.0, 2.2):
         for dx, dy, anchor in PLACES:
-            at, base = x + reach * dx, y + (reach * dy if anchor == "middle" else dy)
-            left = at - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            start, base = x + reach * dx, y + (reach * dy if anchor == "middle" else dy)
+            left = start - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, base - 9, left + width, base + 2)
-            found.append((covered(box), at - x, base - y, anchor, box))
-    _, dx, dy, anchor, box = min(found, key=lambda item: item[0])
+            places.append((covered(box), start - x, base - y, anchor, box))
+    _, dx, dy, anchor, box = min(places, key=lambda item: item[0])
     return dx, dy, anchor, box

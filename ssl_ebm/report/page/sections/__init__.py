@@ -1,1 +1,1 @@
-"""The report's sections as HTML: each is empty where no run has what it would show."""
+"""The values that each section of the page shows, for the template of the same name; None: the section is left out."""

@@ -1,104 +1,87 @@
-"""Tables, legends and rows of pictures that every section is made of."""
+"""Values that the templates of several sections draw: figures with captions, shaded cells, legends, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from ssl_ebm.report.looks import DISTINCT, Look
 from ssl_ebm.report.runs import Group
-from ssl_ebm.report.tables.sheet import Cell, Entry, Head, Sheet
+from ssl_ebm.report.tables.sheet import Sheet, SheetHead
 
 
-def panels(groups: Sequence[Group], draw: Callable[[Group], tuple[str, str]], style: str = "") -> str:
-    """One figure a group: a line of text, and a picture; groups whose picture is empty are left out."""
-    figures = []
-    for group in groups:
-        text, picture = draw(group)
-        if picture:
-            line = f'<span class="muted">{text}</span>' if text else ""
-            caption = f"<figcaption>{group.look.swatch()}<strong>{escape(group.name)}</strong> {line}</figcaption>"
-            figures.append(f"<figure>{caption}{picture}</figure>")
-    kind = " ".join(filter(None, ["panels", style, "dense" if many(groups) and not style else ""]))
-    return f'<div class="{kind}">{"".join(figures)}</div>' if figures else ""
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture with its caption.
+
+    Attributes:
+        content: A chart, or values that the section's template makes a picture of.
+        title: The caption's bold words; empty: there is no caption.
+        note: The caption's grey words, after the bold ones.
+        look: Its swatch stands before the caption; None: no swatch does.
+    """
+
+    content: Any
+    title: str = ""
+    note: str = ""
+    look: Look | None = None
+
+    @classmethod
+    def of(cls, group: Group, content: Any, note: str = "") -> Figure:
+        """A figure whose caption is the group's swatch and name, and a note."""
+        return cls(content=content, title=group.name, note=note, look=group.look)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadedCell:
+    """A cell of a table, the darker the higher its number.
+
+    Attributes:
+        text: The number as it is shown.
+        opacity: Of the cell's colour, in percent (`opacity`); None: the cell has no number.
+        hint: Words that appear on pointing.
+        style: CSS classes.
+    """
+
+    text: str
+    opacity: int | None = None
+    hint: str = ""
+    style: str = ""
+
+
+def opacity(value: float, low: float, high: float) -> int:
+    """Percent, from 4 at the lowest value to 50 at the highest: text stays legible on it."""
+    return round(4 + 46 * (value - low) / max(high - low, 1e-9))
 
 
 def many(groups: Sequence[Group]) -> bool:
-    """Whether colours stand for families: curves are named at their ends then."""
+    """True if there are more groups than colours: a colour is a family's then, and curves are named at their ends."""
     return len(groups) > DISTINCT
 
 
-def legend(groups: Sequence[Group]) -> str:
-    """Looks and names; of many, which have their names in the charts, families and their colours; of one, nothing."""
-    if len(groups) == 1:
-        return ""
-    named = {group.family: Look(group.look.colour) for group in groups} if many(groups) else {}
-    named = named or {group.name: group.look for group in groups}
-    items = "".join(f"<li>{look.swatch()}{escape(name)}</li>" for name, look in named.items())
-    return f'<ul class="legend">{items}</ul>'
+def legend(groups: Sequence[Group]) -> dict[str, Look]:
+    """Names and looks below a heading: of the groups or, of many, of their families; of one group, nothing."""
+    if many(groups):
+        return {group.family: Look(group.look.colour) for group in groups}
+    return {group.name: group.look for group in groups} if len(groups) > 1 else {}
 
 
-def folded(title: str, content: str, *, fold: bool = True) -> str:
-    """Content below a heading, folded away where there is much of it."""
-    if not content:
-        return ""
-    if not fold:
-        return f"<h3>{title}</h3>{content}"
-    return f"<details><summary>{title}</summary>{content}</details>"
+def class_names(groups: Sequence[Group], count: int) -> list[str]:
+    """The names of the data set's classes, as the first gallery has them; without a gallery, the classes' numbers."""
+    for group in groups:
+        if group.first.gallery is not None:
+            return [str(name) for name in group.first.gallery["classes"]]
+    return [f"class {c}" for c in range(count)]
 
 
-def scroll(content: str, label: str) -> str:
-    """A place that scrolls by itself, also from the keyboard, where content is wider than the screen."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
+def head_groups(heads: Sequence[SheetHead]) -> list[tuple[str, list[SheetHead]]]:
+    """Neighbouring columns that share a heading above their own, by that heading; "" where they have none."""
+    return [(name, list(members)) for name, members in groupby(heads, key=lambda head: head.group)]
 
 
-def shade(value: float, low: float, high: float) -> str:
-    """Style of a cell by its value: the colour's opacity, on which text stays legible."""
-    return f"--v:{4 + 46 * (value - low) / max(high - low, 1e-9):.0f}%"
-
-
-def table(sheet: Sheet) -> str:
-    """A table that a click on a heading sorts, with its footnotes."""
-    groups = ""
-    for name, members in groupby(sheet.heads, key=lambda head: head.group):
-        keys = [head.key for head in members]
-        alone = "".join(f'<td class="{escape(key)}"></td>' for key in keys)
-        groups += f'<th class="group" colspan="{len(keys)}" scope="colgroup">{escape(name)}</th>' if name else alone
-    above = f"<tr><td></td>{groups}</tr>" if any(head.group for head in sheet.heads) else ""
-    heads = "".join(
-        f'<th scope="col" class="{_kind(head)}" data-column="{i}">{escape(head.title)}</th>'
-        for i, head in enumerate(sheet.heads, 1)
-    )
-    trained = "".join(_line(entry, sheet.heads) for entry in sheet.entries if not entry.baseline)
-    untrained = "".join(_line(entry, sheet.heads) for entry in sheet.entries if entry.baseline)
-    below = f'<tbody class="baselines">{untrained}</tbody>' if untrained else ""
-    heads = f'<tr><th scope="col" class="text">{escape(sheet.first)}</th>{heads}</tr>'
-    whole = f'<table class="{_size(sheet)}"><thead>{above}{heads}</thead><tbody>{trained}</tbody>{below}</table>'
-    footnotes = "".join(f"<li>{escape(note)}</li>" for note in sheet.notes)
-    return scroll(whole, sheet.title) + (f'<ul class="notes">{footnotes}</ul>' if footnotes else "")
-
-
-def _size(sheet: Sheet) -> str:
-    """CSS classes by how much there is to show."""
+def table_style(sheet: Sheet) -> str:
+    """The table's CSS classes: few columns keep their width, many columns with bounds are set in small print."""
     bounds = any(cell.bound for entry in sheet.entries for cell in entry.cells)
     return "results" + (" few" if len(sheet.heads) <= 6 else " full" if bounds and len(sheet.heads) > 11 else "")
-
-
-def _kind(head: Head) -> str:
-    return escape(f"{head.key} text" if head.text else head.key)
-
-
-def _line(entry: Entry, heads: Sequence[Head]) -> str:
-    name, marks = escape(entry.name), f"<sup>{''.join(entry.marks)}</sup>" if entry.marks else ""
-    cells = "".join(_cell(cell, head) for cell, head in zip(entry.cells, heads, strict=True))
-    swatch = entry.look.swatch() if entry.look else ""
-    return f'<tr><th scope="row" title="{name}">{swatch}{name}{marks}</th>{cells}</tr>'
-
-
-def _cell(cell: Cell, head: Head) -> str:
-    kind = _kind(head) + (" best" if cell.mark else "")
-    data = "" if cell.value is None else escape(str(cell.value))
-    tie = '<span class="tie" title="tied with the best">=</span>' if cell.mark == "tied" else ""
-    bound = f"<small>{escape(cell.bound)}</small>" if cell.bound else ""
-    return f'<td class="{kind}" data-value="{data}">{tie}{escape(cell.text)}{bound}</td>'

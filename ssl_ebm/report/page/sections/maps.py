@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ssl_ebm.evaluation.features.bank import read_split
 from ssl_ebm.report.page.figures.clouds import CLASS_COLOURS, class_style, cloud
-from ssl_ebm.report.page.sections.layout import panels
-from ssl_ebm.report.page.sections.pictures import class_names
+from ssl_ebm.report.page.sections.layout import Figure, class_names
 from ssl_ebm.report.runs import Group
 
 POINTS = 1500
@@ -33,9 +32,9 @@ class FeatureMap:
 
 
 def feature_map(folder: Path) -> FeatureMap | None:
-    """Principal components of all test features on the unit sphere, where the cosine energy sees them; None: no bank.
+    """Principal components of all test features on the unit sphere, where the cosine energy sees them.
 
-    Exact, by the covariance's eigenvectors.
+    Exact, by the covariance's eigenvectors. None where the folder has no features, or fewer than two dimensions.
     """
     if not (folder / "test.faiss").is_file():
         return None
@@ -58,33 +57,22 @@ def turned(points: Float[np.ndarray, "n 2"], onto: Float[np.ndarray, "n 2"]) -> 
     return points @ (u @ v)
 
 
-def maps(groups: Sequence[Group]) -> str:
-    """One map a group; empty where there is no bank."""
-    found = {group.name: feature_map(group.first.path / "features") for group in groups}
-    known = [own for own in found.values() if own is not None]
-    if not known:
-        return ""
-    names = class_names(groups) or [f"class {c}" for c in range(1 + max(int(own.labels.max()) for own in known))]
-
-    def draw(group: Group) -> tuple[str, str]:
-        own = found[group.name]
-        if own is None:
-            return "", ""
-        same = own.points.shape == known[0].points.shape
-        points = turned(own.points, known[0].points) if same else own.points
-        text = f"{100 * own.explained:.0f}% of the variance"
-        return text, cloud(points, own.labels, title=f"Map of the test features of {group.name}: {text}, by class")
-
-    items = "".join(
-        f'<li><svg class="swatch" viewBox="0 0 22 12" aria-hidden="true"><path class="dots {class_style(c)}" '
-        f'd="M11 6h0"/></svg>{escape(name)}</li>'
-        for c, name in enumerate(names[:CLASS_COLOURS])
-    )
-    others = "<li>grey: other classes</li>" if len(names) > CLASS_COLOURS else ""
-    count = len(known[0].points)
-    return (
-        f"<p>{count:,} test images on the two principal components of their features' directions, each map turned to "
-        "lie as the first one does. Much of the variance lies outside of a plane: classes that overlap here may be "
-        "apart.</p>"
-        f'<ul class="legend">{items}{others}</ul>{panels(groups, draw, "maps")}'
-    )
+def maps(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """A map of each group that has a bank, each turned to lie as the first one does; and the colours of the classes."""
+    planes = [(group, plane) for group in groups if (plane := feature_map(group.first.path / "features"))]
+    if not planes:
+        return None
+    first = planes[0][1].points
+    figures = []
+    for group, plane in planes:
+        points = turned(plane.points, first) if plane.points.shape == first.shape else plane.points
+        note = f"{100 * plane.explained:.0f}% of the variance"
+        chart = cloud(points, plane.labels, title=f"Map of the test features of {group.name}: {note}, by class")
+        figures.append(Figure.of(group, chart, note))
+    names = class_names(groups, 1 + max(int(plane.labels.max()) for _, plane in planes))
+    return {
+        "count": len(first),
+        "figures": figures,
+        "colours": [(name, class_style(c)) for c, name in enumerate(names[:CLASS_COLOURS])],
+        "other_classes": len(names) > CLASS_COLOURS,
+    }

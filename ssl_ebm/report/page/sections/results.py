@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 from ssl_ebm.report.page.figures.ranks import rank_chart
-from ssl_ebm.report.page.sections.layout import folded, table
+from ssl_ebm.report.page.sections.layout import Figure
 from ssl_ebm.report.runs import Group, Study
-from ssl_ebm.report.tables.measures import COLUMNS
+from ssl_ebm.report.tables.intervals import Row
+from ssl_ebm.report.tables.measures import measure_of
 from ssl_ebm.report.tables.results import run_sheet, study_sheet
-from ssl_ebm.report.tables.text import Row
 
 
-def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], study: Study | None) -> str:
-    """One row a run or, of a study, one an objective and every run below."""
-    runs = table(run_sheet(rows, notes, groups))
-    if study is None:
-        return runs
-    found = "".join(f"<li>{escape(finding)}</li>" for finding in study.findings)
-    said = f"<h3>What the tests found</h3><ul>{found}</ul>" if found else ""
-    return table(study_sheet(study, groups, rows)) + said + _ranks(study, groups) + folded("Every run", runs)
+def results(rows: Sequence[Row], notes: Sequence[str], groups: Sequence[Group], study: Study | None) -> dict[str, Any]:
+    """The table of runs and, of a study, the table of objectives, the tests' findings and the mean ranks."""
+    return {
+        "runs": run_sheet(rows, notes, groups),
+        "objectives": study_sheet(study, groups, rows) if study else None,
+        "findings": study.findings if study else (),
+        "ranks": _ranks(study, groups) if study else [],
+    }
 
 
-def _ranks(study: Study, groups: Sequence[Group]) -> str:
-    """Mean ranks of every metric."""
-    titles = {column.key: column.title for column in COLUMNS}
+def _ranks(study: Study, groups: Sequence[Group]) -> list[Figure]:
+    """Mean ranks of the objectives, one figure a metric that ranks at least two."""
     looks = {group.name: group.look for group in groups}
     figures = []
     for metric, ranks in study.ranks.items():
         if len(ranks) < 2:
             continue
-        title = titles.get(metric, metric.replace("_", " "))
+        title = measure_of(metric).title
+        order = ", ".join(f"{name} {rank:.1f}" for name, rank in sorted(ranks.items(), key=lambda item: item[1]))
         chart = rank_chart(
             {name: float(rank) for name, rank in ranks.items()},
             study.groups.get(metric, ()),
             looks=looks,
-            title=f"Mean ranks by {title}, best first: "
-            + ", ".join(f"{name} {rank:.1f}" for name, rank in sorted(ranks.items(), key=lambda item: item[1])),
+            title=f"Mean ranks by {title}, best first: {order}",
             x_label="mean rank, 1 is best",
         )
-        figures.append(f"<figure><figcaption><strong>{escape(title)}</strong></figcaption>{chart}</figure>")
-    if not figures:
-        return ""
-    return (
-        "<h3>Who could be told from whom</h3><p>Mean ranks over seeds. A bar joins objectives between which no "
-        "difference was found: an order inside a bar is not a result.</p>"
-        f'<div class="panels wide">{"".join(figures)}</div>'
-    )
+        figures.append(Figure(content=chart, title=title))
+    return figures

@@ -1,4 +1,4 @@
-"""How alike what two objectives learnt is."""
+"""Similarity of what two objectives learnt."""
 
 from __future__ import annotations
 
@@ -7,29 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from ssl_ebm.report.page.figures.axes import fixed
 from ssl_ebm.report.page.figures.heat_maps import heat_map
+from ssl_ebm.report.page.sections.layout import Figure
 from ssl_ebm.report.similarity_of_runs import MATRICES
 
 
-def similarity(matrices: Mapping[str, Any] | None) -> str:
-    """A heat map a measure, with rows and columns of the "names" among `matrices`."""
-    if not matrices:
-        return ""
+def similarity(matrices: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A heat map of each similarity, with a row and a column a run (`run_similarities`)."""
     figures = []
     for key, (title, meaning) in MATRICES.items():
-        if not matrices.get(key):
-            continue
-        whole = np.array([[np.nan if v is None else v for v in row] for row in matrices[key]], dtype=float)
-        chart = heat_map(matrices["names"], whole, title=f"{title}, all pairs of runs", show=_show)
-        caption = f'<strong>{title}</strong> <span class="muted">{meaning}</span>'
-        figures.append(f"<figure><figcaption>{caption}</figcaption>{chart}</figure>")
-    if not figures:
-        return ""
-    return (
-        "<p>Darker is more alike; every matrix has its own shades, from the least to the most alike pair. Numbers "
-        f'appear on pointing.</p><div class="panels wide">{"".join(figures)}</div>'
-    )
+        if matrices and matrices.get(key):
+            matrix = np.array([[np.nan if v is None else v for v in row] for row in matrices[key]], dtype=float)
+            chart = heat_map(matrices["names"], matrix, title=f"{title}, all pairs of runs", show=_without_zero)
+            figures.append(Figure(content=chart, title=title, note=meaning))
+    return {"figures": figures} if figures else None
 
 
-def _show(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
+def _without_zero(value: float) -> str:
+    return fixed(value, 2).replace("0.", ".", 1)

@@ -1,26 +1,32 @@
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from ssl_ebm.softplus import softplus
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_ebm.energies.pairwise import Bilinear, Cosine, Distance, Dot, Energy, InverseMultiquadratic, SquaredEuclidean
-from ssl_ebm.energies.rows import Union
-from ssl_ebm.energies.tiled import kernels as reductions
-from ssl_ebm.energies.tiled import matrix
-from ssl_ebm.energies.tiled import selection as selections
-from ssl_ebm.energies.tiled.matrix import EnergyMatrix, Listed, Paired, Rows
+from ssl_ebm.energies import rows as module
+from ssl_ebm.energies.pairwise import (
+    Bilinear,
+    Cosine,
+    Distance,
+    Dot,
+    Energy,
+    InverseMultiquadratic,
+    Side,
+    SquaredEuclidean,
+)
+from ssl_ebm.energies.rows import EnergyMatrix, Listed, Paired, Pairs, Rows, SameKey
+from ssl_ebm.energies.tiled import kernels
 
 N, M, DIM = 9, 13, 5
 ANCHOR_KEYS = torch.tensor([0, 1, 2, 0, 1, 2, 7, 5, 9])  # nobody has 7
 CANDIDATE_KEYS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0, 1, 5, 2, 9, 2])  # 5 and 9 once
 ITSELF = torch.tensor([0, 2, 1, 4, 3, 5, 12, 9, 11])
-WITHOUT = torch.tensor([[5, 0, 5, 8, 0, 5, 2, *[6] * M], [1, 12, 3, 8, 0, 1, 2, *range(M)]])  # in no order, one twice
+WITHOUT = torch.tensor([[5, 0, 5, 8, 0, 2, *[6] * M], [1, 12, 3, 8, 0, 2, *range(M)]])  # in no order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,29 +41,23 @@ def _left(i: int, j: int) -> bool:
     return [i, j] in WITHOUT.T.tolist()
 
 
+KEY = SameKey(ANCHOR_KEYS, CANDIDATE_KEYS)
+KEY_OF_ITSELF = SameKey(CANDIDATE_KEYS[ITSELF], CANDIDATE_KEYS)
 SELECTIONS = {
     "all": Selection({}, lambda i, j: True),
-    "different": Selection(
-        {"keys": (ANCHOR_KEYS, CANDIDATE_KEYS)}, lambda i, j: bool(ANCHOR_KEYS[i] != CANDIDATE_KEYS[j])
-    ),
-    "same": Selection(
-        {"keys": (ANCHOR_KEYS, CANDIDATE_KEYS), "same": True}, lambda i, j: bool(ANCHOR_KEYS[i] == CANDIDATE_KEYS[j])
-    ),
+    "different": Selection({"excluded": KEY}, lambda i, j: bool(ANCHOR_KEYS[i] != CANDIDATE_KEYS[j])),
+    "same": Selection({"only": KEY}, lambda i, j: bool(ANCHOR_KEYS[i] == CANDIDATE_KEYS[j])),
     "same, without itself": Selection(
-        {"keys": (CANDIDATE_KEYS[ITSELF], CANDIDATE_KEYS), "same": True, "itself": ITSELF},
+        {"only": KEY_OF_ITSELF, "excluded": Pairs(torch.arange(N), ITSELF)},
         lambda i, j: bool(CANDIDATE_KEYS[ITSELF[i]] == CANDIDATE_KEYS[j]) and j != int(ITSELF[i]),
     ),
-    "different, itself implied": Selection(
-        {"keys": (CANDIDATE_KEYS[ITSELF], CANDIDATE_KEYS), "itself": ITSELF},
-        lambda i, j: bool(CANDIDATE_KEYS[ITSELF[i]] != CANDIDATE_KEYS[j]),
+    "same, without a list": Selection(
+        {"only": KEY, "excluded": Pairs(*WITHOUT)},
+        lambda i, j: bool(ANCHOR_KEYS[i] == CANDIDATE_KEYS[j]) and not _left(i, j),
     ),
-    "without itself": Selection({"itself": ITSELF}, lambda i, j: j != int(ITSELF[i])),
-    "without a list": Selection({"without": (WITHOUT[0], WITHOUT[1])}, lambda i, j: not _left(i, j)),
-    "without both": Selection(
-        {"without": (WITHOUT[0], WITHOUT[1]), "itself": ITSELF},
-        lambda i, j: not _left(i, j) and j != int(ITSELF[i]),
-    ),
-    "none of all": Selection({"keys": (torch.zeros(N).long(), torch.zeros(M).long())}, lambda i, j: False),
+    "without itself": Selection({"excluded": Pairs(torch.arange(N), ITSELF)}, lambda i, j: j != int(ITSELF[i])),
+    "without a list": Selection({"excluded": Pairs(*WITHOUT)}, lambda i, j: not _left(i, j)),
+    "none of all": Selection({"excluded": SameKey(torch.zeros(N).long(), torch.zeros(M).long())}, lambda i, j: False),
 }
 every_selection = pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS)
 
@@ -79,8 +79,8 @@ REDUCTIONS = {
     "minimum": Reduction(lambda rows, shift, bias: rows.minimum(), lambda e, s, b: e.min(), empty=LARGEST),
     "mean energy": Reduction(lambda rows, shift, bias: rows.mean_energy(), lambda e, s, b: e.mean()),
     "mean of softplus": Reduction(
-        lambda rows, shift, bias: rows.mean(lambda e, b: softplus(b - e), bias),
-        lambda e, s, b: torch.log1p((b - e).exp()).mean(),
+        lambda rows, shift, bias: rows.mean(lambda e, b: F.softplus(b - e), bias),
+        lambda e, s, b: F.softplus(b - e).mean(),
     ),
     "mean of a hinge": Reduction(
         lambda rows, shift, bias: rows.mean(lambda e, s, b: F.relu(0.3 + s - e * b), shift, bias),
@@ -96,6 +96,18 @@ def bilinear() -> Bilinear:
     return energy
 
 
+class Manhattan(Energy):
+    """|a - b|₁: no inner product, as an energy that somebody brings may be."""
+
+    factorises = False
+
+    def paired(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).abs().sum(1)
+
+    def cross(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cdist(a, b, p=1)
+
+
 BUILDS: dict[str, Callable[[], Energy]] = {
     "cosine": lambda: Cosine(temperature=0.2),
     "cosine, learnable": lambda: Cosine(temperature=0.3, learnable=True).double(),
@@ -104,8 +116,8 @@ BUILDS: dict[str, Callable[[], Energy]] = {
     "bilinear": bilinear,
     "distance": Distance,
     "inverse multiquadratic": lambda: InverseMultiquadratic(scale=0.8, learnable=True).double(),
+    "no inner product": Manhattan,
 }
-every_energy = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -114,20 +126,20 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """At once, and by tiles of awkward sizes; related pairs in the matrix, and listed."""
-    for dense, tile, listed in ((10**6, 1, 0), (0, 6, 8), (0, 20, 0), (0, 999, 0)):
-        monkeypatch.setattr(matrix, "DENSE", dense)
-        monkeypatch.setattr(matrix, "DENSE_LOGSUMEXP", dense)
-        monkeypatch.setattr(matrix, "TILE", tile)
-        monkeypatch.setattr(selections, "LISTED", listed)
-        yield f"dense {dense}, tile {tile}, listed {listed}"
+    """At once, and by chunks and tiles of awkward sizes."""
+    for dense, chunk in ((10**6, 1), (0, 6), (0, 20), (0, 999)):
+        monkeypatch.setattr(module, "DENSE", dense)
+        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", dense)
+        monkeypatch.setattr(module, "CHUNK", chunk)
+        yield f"dense {dense}, chunk {chunk}"
 
 
 @pytest.fixture
 def tiled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def use(tile: int = 6) -> None:
-        monkeypatch.setattr(matrix, "DENSE", 0)
-        monkeypatch.setattr(matrix, "TILE", tile)
+    def use(chunk: int = 6) -> None:
+        monkeypatch.setattr(module, "DENSE", 0)
+        monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 0)
+        monkeypatch.setattr(module, "CHUNK", chunk)
 
     return use
 
@@ -156,12 +168,21 @@ def assert_same(found: list[Tensor], expected: list[Tensor], way: str, rtol: flo
         torch.testing.assert_close(one, other, rtol=rtol, atol=1e-12, msg=lambda text: f"{way}: {text}")
 
 
-@every_reduction
-@every_selection
-@every_energy
+def grid(first: Iterable[str], second: Iterable[str]) -> list[Any]:
+    """Both with every reduction; by default such that every two of the three meet, the rest are slow."""
+    return [
+        pytest.param(one, other, reduction, marks=() if (i + j) % len(REDUCTIONS) == k else pytest.mark.slow)
+        for i, one in enumerate(first)
+        for j, other in enumerate(second)
+        for k, reduction in enumerate(REDUCTIONS)
+    ]
+
+
+@pytest.mark.parametrize(("energy_name", "selection_name", "reduction_name"), grid(BUILDS, SELECTIONS))
 def test_values_and_gradients_by_loops(
-    monkeypatch: pytest.MonkeyPatch, build: Callable[[], Energy], selection: Selection, reduction: Reduction
+    monkeypatch: pytest.MonkeyPatch, energy_name: str, selection_name: str, reduction_name: str
 ) -> None:
+    build, selection, reduction = BUILDS[energy_name], SELECTIONS[selection_name], REDUCTIONS[reduction_name]
     energy, a, b, shift, bias = build(), random(N, DIM), random(M, DIM, seed=1), random(N), random(seed=2)
     wanted = [a, b, shift, bias, *energy.parameters()]
     pairs = energy.paired(a.repeat_interleave(M, 0), b.repeat(N, 1)).view(N, M)
@@ -180,28 +201,31 @@ def test_count(selection: Selection) -> None:
 
 
 IDENTITY = torch.arange(M)
-SYMMETRIC = {
+ITSELF_OF_ALL = Pairs(IDENTITY, IDENTITY)
+OWN_KEY = SameKey(CANDIDATE_KEYS, CANDIDATE_KEYS)
+SYMMETRIC: dict[str, dict[str, Any]] = {
     "all": {},
-    "itself": {"itself": IDENTITY},
-    "different": {"keys": (CANDIDATE_KEYS, CANDIDATE_KEYS.clone())},
-    "same": {"keys": (CANDIDATE_KEYS, CANDIDATE_KEYS), "same": True},
-    "same, without itself": {"keys": (CANDIDATE_KEYS, CANDIDATE_KEYS), "same": True, "itself": IDENTITY},
-    "a symmetric list": {"without": (torch.tensor([3, 1, 12, 0, 1, 5]), torch.tensor([1, 3, 0, 12, 3, 5]))},
+    "itself": {"excluded": ITSELF_OF_ALL},
+    "different": {"excluded": OWN_KEY},
+    "same": {"only": OWN_KEY},
+    "same, without itself": {"only": OWN_KEY, "excluded": ITSELF_OF_ALL},
+    "a symmetric list": {"excluded": Pairs(torch.tensor([3, 1, 12, 0, 5]), torch.tensor([1, 3, 0, 12, 5]))},
 }
 
 
-@every_reduction
-@pytest.mark.parametrize("arguments", SYMMETRIC.values(), ids=SYMMETRIC)
-@pytest.mark.parametrize("name", ["cosine, learnable", "cosine, τ .01", "squared", "inverse multiquadratic"])
+HALVED = ("cosine, learnable", "cosine, τ .01", "squared", "inverse multiquadratic")
+
+
+@pytest.mark.parametrize(("name", "arguments_name", "reduction_name"), grid(HALVED, SYMMETRIC))
 def test_half_the_tiles_give_the_same(
-    monkeypatch: pytest.MonkeyPatch, name: str, arguments: dict[str, Any], reduction: Reduction
+    monkeypatch: pytest.MonkeyPatch, name: str, arguments_name: str, reduction_name: str
 ) -> None:
+    arguments, reduction = SYMMETRIC[arguments_name], REDUCTIONS[reduction_name]
     energy, z, shift, bias = BUILDS[name](), random(M, DIM), random(M), random(seed=2)
     wanted = [z, shift, bias, *energy.parameters()]
     expected = derivatives(reduction.of_rows(EnergyMatrix(energy, z, z, **arguments), shift, bias), wanted)
     for way in ways(monkeypatch):
         rows = EnergyMatrix(energy, z, z, symmetric=True, **arguments)
-        assert rows.selection.halved
         assert_same(derivatives(reduction.of_rows(rows, shift, bias), wanted), expected, way, rtol=1e-11)
 
 
@@ -212,16 +236,9 @@ def test_half_the_tiles_are_half_the_work(tiled: Callable[..., None]) -> None:
     assert len(EnergyMatrix(Cosine(), z, z, symmetric=True)._tiles) == 55
 
 
-def test_promise_of_symmetry_is_not_used_where_the_selection_breaks_it(tiled: Callable[..., None]) -> None:
+def test_promise_of_symmetry_is_not_used_for_a_gradient_on_one_side(tiled: Callable[..., None]) -> None:
     tiled()
-    z, key = random(M, DIM), torch.arange(M)
-    for arguments in (
-        {"without": (torch.tensor([1, 2]), torch.tensor([2, 3]))},
-        {"keys": (key, key.flip(0))},
-        {"itself": key.roll(1)},
-    ):
-        promised = derivatives(EnergyMatrix(Cosine(), z, z, symmetric=True, **arguments).logsumexp(), [z])
-        assert_same(promised, derivatives(EnergyMatrix(Cosine(), z, z, **arguments).logsumexp(), [z]), str(arguments))
+    z = random(M, DIM)
     constant = z.detach()
     promised = derivatives(EnergyMatrix(Cosine(), z, constant, symmetric=True).logsumexp(), [z])
     assert_same(promised, derivatives(EnergyMatrix(Cosine(), z, constant).logsumexp(), [z]), "constant candidates")
@@ -272,33 +289,20 @@ def test_energies_beyond_the_exponential(tiled: Callable[..., None], symmetric: 
     z = (40 * random(M, DIM)).detach().float().requires_grad_()
     energies = (-z @ z.T).fill_diagonal_(torch.inf)
     assert energies.min() < -1000
-    rows = EnergyMatrix(Dot(), z, z, itself=IDENTITY, symmetric=symmetric)
+    rows = EnergyMatrix(Dot(), z, z, excluded=ITSELF_OF_ALL, symmetric=symmetric)
     expected = derivatives(torch.logsumexp(-energies, 1), [z])
     for found, wanted in zip(derivatives(rows.logsumexp(), [z]), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 1), (9, 1300, 5), (1000, 700, 130)])
-def test_fused_attention_gives_the_same(tiled: Callable[..., None], n: int, m: int, dim: int) -> None:
-    tiled(10**4)
-    a, b = random(n, dim), random(m, dim, seed=1).detach()
-    for energy in (Cosine(temperature=0.1), Cosine(temperature=0.01), Dot()):
-        expected = derivatives(torch.logsumexp(-energy.cross(a, b), 1), [a])
-        single = EnergyMatrix(energy, a.float(), b.float()).logsumexp()
-        assert single.grad_fn.name() == "_AttentionBackward"
-        for found, wanted in zip(derivatives(single, [a]), expected, strict=True):
-            atol = 1e-5 * wanted.abs().max().item()
-            torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=max(atol, 1e-12))
 
 
 def test_safety_without_a_bound_is_read_off_the_factors() -> None:
     a, b = random(N, DIM), random(M, DIM, seed=1)
     energies = [SquaredEuclidean(), Dot(), Bilinear(dim=DIM).double(), Cosine(temperature=0.5, learnable=True)]
     for energy in energies:
-        assert EnergyMatrix(energy, 0.1 * a, 0.1 * b)._safe()
+        assert kernels._safe(EnergyMatrix(energy, 0.1 * a, 0.1 * b)._factors, energy.bound)
     for energy in energies[:3]:
         largest = energy.cross(20 * a, 20 * b).abs().max()
-        assert largest > reductions.SAFE and not EnergyMatrix(energy, 20 * a, 20 * b)._safe()
+        assert largest > kernels.SAFE and not kernels._safe(EnergyMatrix(energy, 20 * a, 20 * b)._factors, None)
 
 
 def test_minimum_pulls_only_on_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,27 +368,28 @@ class LargestTensor(TorchDispatchMode):
 
 
 MANY = 330
-MANY_SELECTIONS = {
+IMAGES, CLASSES, EACH = torch.arange(MANY) // 3, torch.arange(MANY) % 7, torch.arange(MANY)
+MANY_SELECTIONS: dict[str, dict[str, Any]] = {
     "all": {},
-    "images": {"keys": (torch.arange(MANY) // 3,) * 2},
-    "images, same": {"keys": (torch.arange(MANY) // 3,) * 2, "same": True, "itself": torch.arange(MANY)},
-    "classes": {"keys": (torch.arange(MANY) % 7,) * 2},
-    "classes, same": {"keys": (torch.arange(MANY) % 7,) * 2, "same": True, "itself": torch.arange(MANY)},
-    "a list": {"without": (torch.arange(MANY).repeat(2), torch.arange(2 * MANY) // 2)},
+    "images": {"excluded": SameKey(IMAGES, IMAGES)},
+    "classes": {"excluded": SameKey(CLASSES, CLASSES)},
+    "classes, same": {"only": SameKey(CLASSES, CLASSES), "excluded": Pairs(EACH, EACH)},
+    "a list": {"excluded": Pairs(EACH, EACH.flip(0))},
 }
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("arguments", MANY_SELECTIONS.values(), ids=MANY_SELECTIONS)
-@every_reduction
+LARGE = {"symmetric": Cosine, "linear": Cosine, "link": Distance, "no inner product": Manhattan}
+
+
+@pytest.mark.parametrize(("kind", "selection_name", "reduction_name"), grid(LARGE, MANY_SELECTIONS))
 def test_the_matrix_is_never_held(
-    tiled: Callable[..., None], reduction: Reduction, arguments: dict[str, Any], symmetric: bool
+    tiled: Callable[..., None], kind: str, selection_name: str, reduction_name: str
 ) -> None:
     tiled(60 * 60)
     z, shift, bias = random(MANY, DIM), random(MANY), random(seed=2)
     with LargestTensor() as made:
-        rows = EnergyMatrix(Distance(), z, z, symmetric=symmetric, **arguments)
-        reduction.of_rows(rows, shift, bias).sum().backward()
+        rows = EnergyMatrix(LARGE[kind](), z, z, symmetric=kind == "symmetric", **MANY_SELECTIONS[selection_name])
+        REDUCTIONS[reduction_name].of_rows(rows, shift, bias).sum().backward()
     assert 0 < made.largest <= 60 * 60
 
 
@@ -430,56 +435,45 @@ def test_paired_rows() -> None:
     assert torch.equal(Paired(energies[:, :1]).logsumexp(), -energies[:, 0])
 
 
-@every_reduction
-def test_union(monkeypatch: pytest.MonkeyPatch, reduction: Reduction) -> None:
-    z, shift, bias = random(M, DIM), random(M), random(seed=2)
-    keys = (CANDIDATE_KEYS, CANDIDATE_KEYS)
-    energy = Cosine(temperature=0.3)
-    whole = by_loops(energy.cross(z, z), lambda i, j: i != j, reduction, shift, bias)
-    expected = derivatives(whole, [z, shift, bias])
+def test_log_sum_of_both_parts_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, energy = random(M, DIM), Cosine(temperature=0.3)
+    expected = derivatives(torch.logsumexp(-energy.cross(z, z).masked_fill(torch.eye(M) == 1, torch.inf), 1), [z])
     for way in ways(monkeypatch):
-        same = EnergyMatrix(energy, z, z, keys=keys, same=True, itself=IDENTITY, symmetric=True)
-        different = EnergyMatrix(energy, z, z, keys=keys, symmetric=True)
-        for rows in (same.union(different), different.union(same), Union(same, different)):
-            assert rows.count.tolist() == [M - 1] * M
-            assert_same(derivatives(reduction.of_rows(rows, shift, bias), [z, shift, bias]), expected, way, rtol=1e-11)
-        one_pass = same.union(different)
-        assert isinstance(one_pass, EnergyMatrix) and one_pass.keys is None and one_pass.symmetric
+        same = EnergyMatrix(energy, z, z, only=OWN_KEY, excluded=ITSELF_OF_ALL, symmetric=True)
+        different = EnergyMatrix(energy, z, z, excluded=OWN_KEY, symmetric=True)
+        assert_same(derivatives(same.logsumexp_with(different), [z]), expected, way, rtol=1e-11)
+        assert_same(derivatives(different.logsumexp_with(same), [z]), expected, way, rtol=1e-11)  # two passes
+    calls = []
+    monkeypatch.setattr(Cosine, "cross", lambda self, a, b: calls.append(1) or Energy.cross(self, a, b))
+    monkeypatch.setattr(module, "DENSE", 10**6)
+    monkeypatch.setattr(module, "DENSE_LOGSUMEXP", 10**6)
+    same.logsumexp_with(different)
+    assert len(calls) == 1
 
 
-@every_reduction
-def test_union_of_unlike_rows(reduction: Reduction) -> None:
-    z, few, shift, bias = random(M, DIM), random(M, 2, seed=3), random(M), random(seed=2)
-    energy, keys = Cosine(), (CANDIDATE_KEYS, CANDIDATE_KEYS)
-    rows = EnergyMatrix(energy, z, z, keys=keys, same=True).union(Paired(few))
-    assert isinstance(rows, Union)
-    together = torch.cat([energy.cross(z, z), few], dim=1)
-    expected = by_loops(
-        together, lambda i, j: j >= M or bool(CANDIDATE_KEYS[i] == CANDIDATE_KEYS[j]), reduction, shift, bias
-    )
-    wanted = [z, few, shift, bias]
-    assert_same(derivatives(reduction.of_rows(rows, shift, bias), wanted), derivatives(expected, wanted), "union")
-    other = EnergyMatrix(energy, z, z + 0, keys=keys)
-    assert isinstance(EnergyMatrix(energy, z, z, keys=keys, same=True).union(other), Union)
+def test_log_sum_of_unlike_rows() -> None:
+    z, few = random(M, DIM), random(M, 2, seed=3)
+    rows = EnergyMatrix(Cosine(), z, z, only=OWN_KEY)
+    energies = Cosine().cross(z, z).masked_fill(CANDIDATE_KEYS[:, None] != CANDIDATE_KEYS, torch.inf)
+    expected = torch.logsumexp(-torch.cat([energies, few], dim=1), 1)
+    found = derivatives(rows.logsumexp_with(Paired(few)), [z, few])
+    assert_same(found, derivatives(expected, [z, few]), "both")
 
 
-def test_contradictions_are_named() -> None:
-    z, key = random(4, DIM), torch.arange(4)
-    with pytest.raises(ValueError, match="same=True needs keys"):
-        EnergyMatrix(Cosine(), z, z, same=True)
-    with pytest.raises(ValueError, match="without and keys exclude each other"):
-        EnergyMatrix(Cosine(), z, z, keys=(key, key), without=(key, key))
-    with pytest.raises(ValueError, match="as many candidates as anchors, got 4 and 3"):
-        EnergyMatrix(Cosine(), z, z[:3], symmetric=True)
-    with pytest.raises(ValueError, match="needs a symmetric energy, got Bilinear"):
-        EnergyMatrix(Bilinear(dim=DIM), z, z, symmetric=True)
+def test_what_an_energy_must_say_of_itself() -> None:
+    with pytest.raises(TypeError, match="Linked has a link: set linear = False"):
 
+        class Linked(Energy):
+            def factor(self, x: Tensor, side: Side) -> Any:
+                return x, None
 
-def test_softplus() -> None:
-    for dtype, tolerance in ((torch.float32, 3e-7), (torch.float64, 5e-16)):
-        x = torch.linspace(-80, 80, 4001, dtype=dtype)
-        expected = torch.log1p(torch.exp(-x.double().abs())) + x.double().clamp(min=0)
-        torch.testing.assert_close(softplus(x).double(), expected, rtol=tolerance, atol=0)
-    assert softplus(torch.tensor([torch.inf, -torch.inf, 0.0])).tolist()[:2] == [torch.inf, 0]
-    x = random(7)
-    assert torch.autograd.gradcheck(softplus, x) and torch.autograd.gradgradcheck(softplus, x)
+            def link(self, raw: Tensor) -> Tensor:
+                return raw.exp()
+
+    with pytest.raises(TypeError, match="Nothing has no factor: give one, or paired, cross and factorises = False"):
+
+        class Nothing(Energy):
+            pass
+
+    with pytest.raises(TypeError, match="Manhattan is no inner product"):
+        Manhattan().factor(random(N, DIM), "anchor")
