@@ -20,7 +20,7 @@ import torch
 import ssl_ebm
 from ssl_ebm.config import TrainingConfig
 from ssl_ebm.devices import choose_compute
-from ssl_ebm.objectives import Objective, create_objective, objective_arguments
+from ssl_ebm.objectives import Objective, create_objective
 
 IMAGES = 60000  # remembered by the objectives that remember each
 
@@ -62,9 +62,9 @@ def build(name: str, presets: bool) -> tuple[Objective, int, int]:
         config = ssl_ebm.load_config(f"configs/fashion_mnist/{name}.yaml")
         settings = {key: value for key, value in config.objective.items() if key != "name"}
         views |= {key: value for key, value in config.views.items() if key in views}
-    if "bank_size" in objective_arguments(name):
-        settings["bank_size"] = IMAGES
-    return create_objective(name, **settings), views["views"] + views["local_views"], views["views"]
+    objective = create_objective(name, **settings)
+    objective.fit_to(IMAGES)
+    return objective, views["views"] + views["local_views"], views["views"]
 
 
 def objective_step(name: str, batch: int, presets: bool, repeats: int) -> tuple[float, int]:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,6 +38,10 @@ The run directory gets config.yaml (resolved), metrics.jsonl (loss, energies, ra
 encoder.safetensors. An interrupted run goes on with --resume, as if it had never stopped. With several GPUs:
 
   torchrun --nproc-per-node 4 -m ssl_ebm.cli pretrain CONFIG
+
+Code of your own takes the place of a part, by its name here or in the YAML file (docs/extending.md):
+
+  ssl-ebm pretrain configs/quickstart/simclr.yaml run_dir=runs/mine objective.margin=2 --objective my_objectives:margin
 """
 
 EVALUATE = """\
@@ -51,11 +56,19 @@ Encoders that were trained elsewhere get the same probes, without energies:
   ssl-ebm evaluate --timm resnet18 --data cifar10 data.limit=5000 data.image_size=64 --out runs/resnet18
   ssl-ebm evaluate --features features.npz               train, train_labels, test, test_labels[, validation...]
   ssl-ebm evaluate --features features.npy --labels labels.npy
+
+A run never imports code that its config names, since runs travel: name that code again, or trust the run.
+
+  ssl-ebm evaluate runs/mine --objective my_objectives:margin
+  ssl-ebm evaluate runs/mine --trust
 """
 
 COMPARE = """\
 Compare runs as energies: a table, and one self-contained report.html with energy histograms, training curves and
-nearest neighbours by energy. Runs that were not evaluated yet are evaluated first.
+nearest neighbours by energy. Runs that were not evaluated yet are evaluated first, with the code of your own that they
+need; give an option several times where they need different ones.
+
+  ssl-ebm compare runs/quickstart/* runs/mine --objective my_objectives:margin
 """
 
 STUDY = """\
@@ -64,6 +77,7 @@ Train several objectives with several seeds and one budget, evaluate them, and s
   ssl-ebm study configs/studies/quick.yaml --dry-run     what would run, and for how long
   ssl-ebm study configs/studies/quick.yaml
   ssl-ebm study configs/studies/fashion_mnist.yaml seeds=[0,1,2,3,4]
+  ssl-ebm study configs/studies/quick.yaml --objective my_objectives:margin      one more, of your own
 
 Small networks train fastest one on a core, so that many runs go side by side. A study that was stopped (Ctrl-C) goes on
 with the same command. The directory gets study.json, report.md, report.html, and a run directory for each run.
@@ -126,6 +140,30 @@ class _Terminal(logging.Handler):
         stream.flush()
 
 
+def _add_parts(command: argparse.ArgumentParser, *kinds: str, action: str = "store", trust: bool = True) -> None:
+    """Options that name code of the user's."""
+    group = command.add_argument_group(
+        "code of your own", "named package.module:function; the current directory is searched after all others"
+    )
+    for kind in kinds:
+        group.add_argument(f"--{kind}", metavar="NAME", action=action, help=_PARTS[kind])
+    if trust:
+        group.add_argument("--trust", action="store_true", help="import whatever the run's own config names")
+
+
+_PARTS = {
+    "objective": "what makes the objective",
+    "data": "what makes the images: a torch Dataset, arrays or Splits",
+    "encoder": "what makes the backbone, of in_chans and image_size",
+    "views": "what makes views, of images and a generator",
+}
+
+
+def _parts(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `_add_parts`, as keyword arguments."""
+    return {name: getattr(options, name) for name in (*_PARTS, "trust") if hasattr(options, name)}
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("ssl-ebm", description=DESCRIPTION, formatter_class=raw)
@@ -140,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     pretrain.add_argument("overrides", metavar="key=value", nargs="*", help="changes, e.g. optimizer.lr=3e-4")
     pretrain.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    _add_parts(pretrain, *_PARTS)
 
     evaluate = add("evaluate", "kNN, linear probe, energies of runs; probes of other encoders", EVALUATE)
     evaluate.add_argument(
@@ -150,7 +189,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--force", action="store_true", help="evaluate again although results are there")
     other = evaluate.add_argument_group("encoders trained elsewhere")
     other.add_argument("--timm", metavar="NAME", help="a timm model")
-    other.add_argument("--data", metavar="NAME", default="fashion_mnist", help="its images (default: %(default)s)")
     other.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True, help="load timm's weights")
     other.add_argument("--checkpoint", metavar="FILE", help="load these weights instead of timm's")
     other.add_argument("--features", metavar="FILE", help=".npz or .npy of features")
@@ -158,17 +196,22 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--out", metavar="DIR", help="where results go (default: runs/timm/NAME-DATA, runs/features/FILE)"
     )
+    _add_parts(evaluate, *_PARTS, action="append")
+    evaluate.epilog = "With --timm, --data is a data set's name, too (default: fashion_mnist)."
 
     compare = add("compare", "one table and one report of several runs", COMPARE)
     compare.add_argument("runs", metavar="RUN", nargs="+", help="run directory")
     compare.add_argument(
         "--report", metavar="FILE", help="where the report goes (default: report.html beside the runs)"
     )
+    _add_parts(compare, *_PARTS, action="append")
 
     study = add("study", "several objectives and seeds, with statistics", STUDY)
     study.add_argument("config", metavar="CONFIG", help="YAML file of the study")
     study.add_argument("overrides", metavar="key=value", nargs="*", help="changes, e.g. seeds=[0,1] budget.epochs=1")
     study.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of its time")
+    study.add_argument("--objective", metavar="NAME", action="append", default=[], help="one more objective")
+    _add_parts(study, "data", "encoder", "views", trust=False)
 
     sample = add("sample", "images drawn from a run's energy", SAMPLE)
     sample.add_argument("run", metavar="RUN", help="run directory")
@@ -179,10 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--judge", metavar="RUN", help="Fréchet distance of the images from noise in its features")
     sample.add_argument("--device", default="cpu", help="cpu, cuda (default: %(default)s)")
     sample.add_argument("--force", action="store_true", help="overwrite the picture of this checkpoint")
+    _add_parts(sample, "objective", "data", "encoder")
 
     export = add("export", "weights that timm loads", EXPORT)
     export.add_argument("run", metavar="RUN", help="run directory")
     export.add_argument("path", metavar="FILE", help="weights to write, ending in .safetensors")
+    _add_parts(export, "encoder")
 
     objectives = add("objectives", "list the objectives", OBJECTIVES)
     objectives.add_argument("name", nargs="?", help="show one objective's formula, arguments and source")
@@ -193,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
 def _pretrain(options: argparse.Namespace) -> int:
     from ssl_ebm.training.loop import pretrain
 
-    path = pretrain(options.config, options.overrides, resume=options.resume)
+    path = pretrain(options.config, options.overrides, resume=options.resume, **_parts(options))
     print(f"trained: {path}\nnext:    ssl-ebm evaluate {path}")
     return 0
 
@@ -207,9 +252,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not options.runs:
         raise ValueError("nothing to evaluate: name a run directory, --timm NAME or --features FILE")
     for run in options.runs:
-        evaluate(run, device=options.device, force=options.force, sgd=options.sgd)
+        evaluate(run, device=options.device, force=options.force, sgd=options.sgd, **_parts(options))
         print(f"evaluated: {Path(run) / 'evaluation.json'}")
-    print(compare(options.runs).table())
+    print(compare(options.runs, **_parts(options)).table())
     return 0
 
 
@@ -218,6 +263,7 @@ def _evaluate_external(options: argparse.Namespace) -> int:
     from ssl_ebm.evaluation.external import evaluate_file, evaluate_timm
     from ssl_ebm.evaluation.probes.protocols import DEFAULT
     from ssl_ebm.report.tables.probes import probe_table
+    from ssl_ebm.user_code import import_part, is_import_name
 
     common = {"protocols": [*DEFAULT, *(["sgd"] if options.sgd else [])], "force": options.force}
     if options.features:
@@ -229,10 +275,12 @@ def _evaluate_external(options: argparse.Namespace) -> int:
         wrong = [change for change in options.runs if not change.startswith("data.")]
         if wrong:
             raise ValueError(f"with --timm only data.x=y can be changed, got {wrong[0]!r}")
-        data = load_config({"data": {"name": options.data}}, options.runs).data
-        out = options.out or f"runs/timm/{options.timm}-{data.name}"
+        images = (options.data or ["fashion_mnist"])[-1]
+        data = load_config({"data": {"name": images}}, options.runs).data
+        brought = import_part(images) if is_import_name(images) else None
+        out = options.out or f"runs/timm/{options.timm}-{data.name.rpartition(':')[2]}"
         weights = {"pretrained": options.pretrained, "checkpoint": options.checkpoint}
-        record = evaluate_timm(options.timm, data, out=out, device=options.device, **weights, **common)
+        record = evaluate_timm(options.timm, data, out=out, images=brought, device=options.device, **weights, **common)
     print(f"evaluated: {Path(out) / 'evaluation.json'}")
     print(probe_table(record["rows"]["encoder"], record["protocol"]["sizes"]["test"]))
     return 0
@@ -241,7 +289,7 @@ def _evaluate_external(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from ssl_ebm.report.compare import compare
 
-    comparison = compare(options.runs)
+    comparison = compare(options.runs, **_parts(options))
     print(comparison.table())
     print(f"report: {comparison.write(options.report)}")
     return 0
@@ -252,7 +300,8 @@ def _study(options: argparse.Namespace) -> int:
     from ssl_ebm.study.plan import load_study
     from ssl_ebm.study.run import study
 
-    config = load_study(options.config, options.overrides)
+    names = {kind: name for kind, name in _parts(options).items() if kind != "objective" and name is not None}
+    config = load_study(options.config, options.overrides, objectives=options.objective, parts=names)
     if options.dry_run:
         print(describe(config))
         return 0
@@ -274,6 +323,7 @@ def _sample(options: argparse.Namespace) -> int:
         force=options.force,
         judge=options.judge,
         device=options.device,
+        **_parts(options),
     )
     print("\n".join(picture.lines))
     print(f"wrote {picture.path}")
@@ -283,7 +333,7 @@ def _sample(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from ssl_ebm.model import load
 
-    path = load(options.run).export(options.path)
+    path = load(options.run, **_parts(options)).export(options.path)
     print(f"wrote {path} and {path.with_suffix('.json')}")
     return 0
 
@@ -291,6 +341,7 @@ def _export(options: argparse.Namespace) -> int:
 def _objectives(options: argparse.Namespace) -> int:
     from ssl_ebm.objectives import PARTS, objective_arguments, objective_builder
     from ssl_ebm.objectives.catalogue import as_markdown, as_text, catalogue
+    from ssl_ebm.user_code import entry_points
 
     if options.name is not None:
         arguments = objective_arguments(options.name)
@@ -308,6 +359,8 @@ def _objectives(options: argparse.Namespace) -> int:
         print(as_markdown(catalogue()), end="")
         return 0
     print(as_text(catalogue()))
+    for name, point in entry_points("objective").items():
+        print(f"{name}, of the package {point.dist.name if point.dist else point.value}")
     print(
         "\nssl-ebm objectives NAME shows an objective's arguments and source; docs/objectives.md explains the columns."
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,16 +16,34 @@ from torch import Tensor, nn
 from ssl_ebm.config import Config, load_config
 from ssl_ebm.energies.canonical import CanonicalForm
 from ssl_ebm.energies.index import EnergyIndex
-from ssl_ebm.energies.pairwise import Energy
+from ssl_ebm.energies.pairwise import Energy, Factor, Side
 from ssl_ebm.generative.draw_images import Samples, TrainedEnergies, draw_images
 from ssl_ebm.generative.heads import Head
 from ssl_ebm.generative.term import create_head
 from ssl_ebm.networks.encoder import Encoder, build_encoder
-from ssl_ebm.objectives import create_objective
+from ssl_ebm.networks.heads import MLP
+from ssl_ebm.objectives import build_objective
 from ssl_ebm.run_directory import RunDirectory, load_tensors, save_tensors, write_json
+from ssl_ebm.user_code import MissingPart, Parts
 
 Images = Float[Tensor, "n c h w"]
 Others = Float[Tensor, "m c h w"]
+
+
+class MissingEnergy(Energy):
+    """Stands for the energy of an objective that was not given: it says so when it is asked for a number."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def factor(self, x: Float[Tensor, "n dim"], side: Side) -> Factor:
+        """None.
+
+        Raises:
+            MissingPart: Always.
+        """
+        raise MissingPart(self.reason)
 
 
 class EnergyModel(nn.Module):
@@ -60,6 +79,11 @@ class EnergyModel(nn.Module):
     def train(self, mode: bool = True) -> EnergyModel:
         """Stays in eval mode."""
         return super().train(False)
+
+    @property
+    def missing(self) -> str | None:
+        """Why it has no energy: the run's objective is its author's and was not given; None: it has one."""
+        return self.scorer.reason if isinstance(self.scorer, MissingEnergy) else None
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +191,8 @@ class EnergyModel(nn.Module):
         Raises:
             ValueError: The objective's optimum says nothing of it, or the bank is too small.
         """
+        if self.missing is not None:
+            raise MissingPart(self.missing)
         if self.canonical_form is None:
             raise ValueError(
                 f"the energy of {self.config.objective['name']} orders pairs only: it has no canonical form"
@@ -185,7 +211,8 @@ class EnergyModel(nn.Module):
         """Write the backbone's weights for timm, and beside them a .json that says how to build the network.
 
         `timm.create_model(name, **kwargs, checkpoint_path=path)` loads them strictly. The features are equal after the
-        stem's changes listed in the .json, none where the image size needed none.
+        stem's changes listed in the .json, none where the image size needed none. Weights of a network that is no timm
+        model are for what made it: `load_state_dict(safetensors.torch.load_file(path))`.
 
         Raises:
             ValueError: `path` does not end in .safetensors.
@@ -199,24 +226,76 @@ class EnergyModel(nn.Module):
         return path
 
 
-def load(run_dir: str | Path, device: str | torch.device = "cpu") -> EnergyModel:
+def load(
+    run_dir: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    objective: Any = None,
+    encoder: Any = None,
+    trust: bool = False,
+) -> EnergyModel:
     """The `EnergyModel` of a run directory.
+
+    Nothing that the run's config names as `package.module:function` is imported by itself. Without the objective of a
+    run that has one of its author's, features and embeddings are there and its energy is not.
+
+    Args:
+        run_dir: The run.
+        device: Where it computes.
+        objective: The run's own objective again, as it was given to `pretrain`.
+        encoder: Likewise its encoder.
+        trust: Import what the run's config names.
 
     Raises:
         FileNotFoundError: It is not a run directory, or the run has not reached its first checkpoint.
-        ValueError: Its files are damaged.
+        MissingPart: Its encoder is its author's, and was not given.
+        ValueError: Its files are damaged, do not fit the parts that are given, or need no such part.
     """
     run = RunDirectory(Path(run_dir)).require()
     tensors, metadata = load_tensors(run.encoder)
     config = load_config(run.config)
-    encoder = build_encoder(dataclasses.replace(config.encoder, pretrained=False), **json.loads(metadata["images"]))
-    objective = create_objective(**config.objective)
-    projector = objective.heads.projector.build(encoder.num_features)
+    parts = Parts(objective=objective, encoder=encoder, trust=trust)
+    _refuse_needless(parts, config)
+    network = build_encoder(
+        dataclasses.replace(config.encoder, pretrained=False),
+        parts.find("encoder", config.encoder),
+        **json.loads(metadata["images"]),
+    )
+    scorer, form = None, None
+    try:
+        trained = build_objective(config.objective, parts.find("objective", config.objective))
+        mlp, scorer, form = trained.heads.projector, trained.scorer, trained.canonical_form
+    except MissingPart as missing:
+        if objective is not None:
+            raise
+        mlp, scorer = _stored_projector(metadata), MissingEnergy(str(missing))
     head = None
     if config.generative is not None:
-        head = create_head(config.generative, encoder, dim=objective.heads.projector.dim, energy=objective.scorer)
-    model = EnergyModel(
-        encoder, projector, objective.scorer, config, canonical_form=objective.canonical_form, head=head
-    )
-    model.load_state_dict(tensors)
+        head = create_head(config.generative, network, dim=mlp.dim, energy=scorer)
+    projector = mlp.build(network.num_features)
+    model = EnergyModel(network, projector, scorer, config, canonical_form=form, head=head)
+    if model.missing is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in model.state_dict()}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights of {run.path} do not fit its config or the parts given: {reason}") from error
     return model.to(device)
+
+
+def _refuse_needless(parts: Parts, config: Config) -> None:
+    for kind in ("objective", "encoder"):
+        if getattr(parts, kind) is not None and getattr(parts.needed(config), kind) is None:
+            section: Any = getattr(config, kind)
+            name = section["name"] if kind == "objective" else section.name
+            raise ValueError(f"the run's {kind} is {name}, which needs no {kind}=: leave it out")
+
+
+def _stored_projector(metadata: Mapping[str, str]) -> MLP:
+    """The projector of a run whose objective is not there."""
+    try:
+        fields = json.loads(metadata["objective"])["projector"]
+        return MLP(**fields | {"hidden": tuple(fields["hidden"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's weights do not say what projector it has ({error}): give its objective") from error

@@ -28,6 +28,7 @@ LAYERS = (  # from top to bottom: a file imports from entries below its own, and
     "run_directory",
     "distributed",
     "registry",
+    "user_code",
 )
 
 MODULES = {

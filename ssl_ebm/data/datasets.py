@@ -6,21 +6,24 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 from torchvision import datasets
 
+from ssl_ebm.data.from_dataset import to_images
 from ssl_ebm.data.image_files import DataError, check_memory, class_files, find_idx, read_idx, read_images
 from ssl_ebm.data.resize import resize
+from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.data.stratified import stratified_sample
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import entry_points, is_external
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -38,7 +41,7 @@ class DataConfig:
     """Which images to learn from.
 
     Args:
-        name: A key of `DATASETS`.
+        name: A key of `DATASETS`, an entry point of the group `ssl_ebm.data`, or `package.module:function`.
         root: Where data sets lie or are downloaded to; for `folder`, the folder itself.
         image_size: Images are resized (antialiased) to this height and width. None keeps the data set's own size; a
             folder has none and needs it.
@@ -47,6 +50,9 @@ class DataConfig:
         limit: Keeps so many training images, and a fifth of that for each of validation and test
             (but at least 10 a class, where there are as many), all stratified.
         download: Whether a data set that is not on this machine may be fetched.
+        kwargs: Arguments of the function that `name` stands for; built-in data sets take none.
+        external: Whether the images are the user's, and come beside the config.
+        fingerprint: Of the user's images and labels; the run fills it in, and takes no others from then on.
 
     Raises:
         ValueError: If a value is out of its range or the name is unknown.
@@ -59,10 +65,15 @@ class DataConfig:
     split_seed: int = 0
     limit: int | None = None
     download: bool = True
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    external: bool = False
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        if self.name not in DATASETS:
-            raise ValueError(unknown_name("data set", self.name, DATASETS))
+        if not is_external(self) and self.name not in DATASETS:
+            installed = entry_points("data")
+            if self.name not in installed:
+                raise ValueError(unknown_name("data set", self.name, [*DATASETS, *installed]))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}")
         if not 0 <= self.split_seed < 2**32:
@@ -74,56 +85,32 @@ class DataConfig:
             raise ValueError("image_size must be given for a folder of images, for example image_size=64")
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images with their labels; `classes[label]` is a label's name."""
-
-    images: UInt8[Tensor, "n c h w"]
-    labels: Int64[Tensor, " n"]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, index: Int64[Tensor, " m"]) -> "Images":
-        """Those images, in that order."""
-        return Images(self.images[index], self.labels[index], self.classes)
-
-
-@dataclass(frozen=True, eq=False)
-class Splits:
-    """A data set: choose on validation, read test once. `source` tells where its files were found."""
-
-    train: Images
-    validation: Images
-    test: Images
-    name: str
-    source: str = ""
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, whether or not each occurs in every split."""
-        return len(self.train.classes)
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of each image: 1 or 3."""
-        return self.train.images.shape[1]
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of each image in pixels."""
-        return self.train.images.shape[-1]
-
-
-def load_data(config: DataConfig) -> Splits:
+def load_data(config: DataConfig, data: Any = None) -> Splits:
     """Loads a data set whole, splits it and applies `limit`.
+
+    Args:
+        config: Which, and how it is split.
+        data: What `to_images` takes, or a function that returns it, called with `config.kwargs`; where `config` names
+            code of the user's.
 
     Raises:
         DataError: If it is not found, is damaged, has too few images, or does not fit in memory.
-        ValueError: If `limit` is less than the number of classes.
+        ValueError: If `limit` is less than the number of classes, or the images are not those that a run was made with.
     """
-    return DATASETS[config.name](config)
+    if data is None and is_external(config):
+        raise ValueError(f"the images of {config.name} come beside the config: give data=")
+    if data is None and config.name in DATASETS:
+        if config.kwargs:
+            raise ValueError(f"data.kwargs are arguments of a function of your own, and {config.name} is built in")
+        return DATASETS[config.name](config)
+    source = entry_points("data")[config.name].load() if data is None else data
+    images = source(**config.kwargs) if callable(source) else source
+    splits = _splits(to_images(images), config, config.name)
+    if config.fingerprint not in ("", splits.fingerprint()):
+        raise ValueError(
+            f"data {config.name} has other images or labels than the run was made with: give the same data="
+        )
+    return splits
 
 
 def _split(labels: Int64[Tensor, " n"], parts: dict[str, Tensor], config: DataConfig) -> dict[str, Tensor]:
@@ -149,16 +136,19 @@ def _split(labels: Int64[Tensor, " n"], parts: dict[str, Tensor], config: DataCo
     return parts
 
 
-def _splits(train: Images, test: Images, config: DataConfig, source: str) -> Splits:
+def _splits(parts: dict[str, Images], config: DataConfig, source: str) -> Splits:
     """Splits images that are in memory, and resizes them where asked."""
-    images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
-    size = config.image_size or images.shape[-1]
-    positions = {"train": torch.arange(len(train)), "test": torch.arange(len(train), len(labels))}
-    parts = _split(labels, positions, config)
-    check_memory(sum(map(len, parts.values())), images.shape[1], size)
+    images, labels = (torch.cat([getattr(part, name) for part in parts.values()]) for name in ("images", "labels"))
+    height, width = images.shape[-2:]
+    if height != width and config.image_size is None:
+        raise DataError(f"images must be square, got {height}×{width}: set data.image_size, which resizes them")
+    size = config.image_size or width
+    positions = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
+    positions = _split(labels, positions, config)
+    check_memory(sum(map(len, positions.values())), images.shape[1], size)
     splits = {}
-    for name, rows in parts.items():
-        splits[name] = Images(resize(images[rows], size), labels[rows], train.classes)
+    for name, rows in positions.items():
+        splits[name] = Images(resize(images[rows], size), labels[rows], parts["train"].classes)
     return Splits(**splits, name=config.name, source=source)
 
 
@@ -187,7 +177,7 @@ def _load_idx(config: DataConfig, dataset: type[datasets.MNIST]) -> Splits:
         if labels.max() >= len(dataset.classes):
             raise DataError(f"'{label_file}' has a label {labels.max()} that is no class: replace it by a fresh copy")
         parts.append(Images(images.unsqueeze(1), labels, tuple(dataset.classes)))
-    return _splits(parts[0], parts[1], config, str(files[0].parent))
+    return _splits({"train": parts[0], "test": parts[1]}, config, str(files[0].parent))
 
 
 def _load_torchvision(
@@ -204,7 +194,7 @@ def _load_torchvision(
         labels = torch.as_tensor(loaded.targets if hasattr(loaded, "targets") else loaded.labels).long()
         classes = tuple(getattr(loaded, "classes", "0123456789"))
         parts.append(Images(torch.from_numpy(np.ascontiguousarray(images)), labels, classes))
-    return _splits(parts[0], parts[1], config, config.root)
+    return _splits({"train": parts[0], "test": parts[1]}, config, config.root)
 
 
 def _build_torchvision(config: DataConfig, dataset: Callable[..., Any], arguments: dict[str, Any], remedy: str) -> Any:

@@ -1,7 +1,7 @@
 """Views of a batch of images: random augmentation in batches, on the device of the images.
 
 `PRESETS` are published distributions of views, `Views` makes several views of each image, and `MultiCrop` a few large
-ones and several small ones.
+ones and several small ones; `user_views` makes the user's.
 """
 
 from collections.abc import Sequence

@@ -8,101 +8,151 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ssl_ebm.config import Config, TrainingConfig
-from ssl_ebm.data.datasets import Images, Splits, load_data
+from ssl_ebm.config import Config, TrainingConfig, load_config
+from ssl_ebm.data.datasets import load_data
+from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.energies.index import EnergyIndex
-from ssl_ebm.energies.pairwise import Cosine
 from ssl_ebm.evaluation.energy.mistakes import worst_mistakes
 from ssl_ebm.evaluation.energy.of_images import filters, image_measures
 from ssl_ebm.evaluation.energy.of_pairs import (
-    ENERGY_IMAGES,
-    Encode,
-    Views,
     describe_energies,
     encode_views,
-    evenly_spaced,
     held_out,
     measure_energy,
     outlier_detection,
     project,
     two_views,
-    verification,
 )
 from ssl_ebm.evaluation.features import clusters
-from ssl_ebm.evaluation.features.bank import SPLITS, Bank, Split, extract
+from ssl_ebm.evaluation.features.bank import SPLITS, Bank
 from ssl_ebm.evaluation.features.cost import cost
-from ssl_ebm.evaluation.features.health import health
-from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS, evaluate_bank
+from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
 from ssl_ebm.evaluation.results import VERSION
+from ssl_ebm.evaluation.rows import baselines, evaluate_encoder, extract_bank, settings
 from ssl_ebm.evaluation.stored import current_results, fingerprint
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load
-from ssl_ebm.networks.encoder import build_encoder
 from ssl_ebm.objectives import FAMILIES, create_objective
+from ssl_ebm.objectives.catalogue import traits
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically, write_json
+from ssl_ebm.user_code import MissingPart, Parts, is_external
 
 GALLERY_QUERIES, GALLERY_NEIGHBOURS = 8, 7  # images in the report, and neighbours of each
 
 
-def evaluate(run_dir: str | Path, *, device: str = "auto", force: bool = False, sgd: bool = False) -> dict[str, Any]:
+def evaluate(
+    run_dir: str | Path,
+    *,
+    device: str = "auto",
+    force: bool = False,
+    sgd: bool = False,
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    views: Any = None,
+    trust: bool = False,
+) -> dict[str, Any]:
     """Evaluate a run and write `evaluation.json` and `{predictions,pairs,gallery}.npz` into its directory.
 
     Results that are there already are returned, unless the weights have changed since or `force` is set. Features are
     kept in `features/`; baselines beside the run, shared with its neighbours. `sgd` adds the literature's probe of the
     encoder's features, which takes minutes.
 
+    A run of its author's own objective, data, encoder or views needs them again. Without the objective its features are
+    evaluated, results say under `missing` why there is no energy, and are made anew once it is given.
+
+    Args:
+        run_dir: The run.
+        device: auto, cpu, cuda.
+        force: Evaluate again.
+        sgd: Add that probe.
+        objective: As in `pretrain`; likewise `data`, `encoder` and `views`.
+        data: Images.
+        encoder: A backbone.
+        views: What makes views.
+        trust: Import what the run's config names.
+
     Raises:
         FileNotFoundError: It is not a run directory, or there are no weights yet.
+        MissingPart: Its data, encoder or views are its author's, and were not given.
     """
     run = RunDirectory(Path(run_dir)).require()
-    weights = fingerprint(run.encoder)
+    weights, config = fingerprint(run.encoder), load_config(run.config)
+    parts = Parts(objective=objective, data=data, encoder=encoder, views=views, trust=trust).needed(config)
     stored = None if force else current_results(run.evaluation, weights)
-    if stored is not None:
+    if stored is not None and not ("missing" in stored and parts.offers("objective", config)):
         return _with_sgd(run, stored) if sgd else stored
+    try:
+        parts = parts.resolved(config, optional=("objective",))
+    except MissingPart as missing:
+        raise MissingPart(f"{run.path} cannot be evaluated: {missing}") from None
+    model = load(run.path, objective=parts.objective, encoder=parts.encoder)
+    if model.missing is not None:
+        print(f"{run.path}: {model.missing}; its features are evaluated without an energy", file=sys.stderr)
     compute = choose_compute(TrainingConfig(device=device))
-    model = compute.place(load(run.path))
-    splits = load_data(model.config.data)
-    protocol = _protocol(run, model, splits, weights)
+    splits = load_data(config.data, parts.data)
+    if splits.num_classes < 2:
+        raise ValueError(
+            f"{splits.name} has no labels to probe for: pretrain with labels, which training does not read"
+        )
+    results = _evaluate(run, compute.place(model), splits, _protocol(run, model, splits, weights), compute, parts)
+    return _with_sgd(run, results) if sgd else results
+
+
+def _evaluate(
+    run: RunDirectory,
+    model: EnergyModel,
+    splits: Splits,
+    protocol: dict[str, Any],
+    compute: Compute,
+    parts: Parts,
+) -> dict[str, Any]:
+    """All results but the SGD probe, written."""
     bank = _bank(run, model, splits, protocol)
-    views = two_views(model.config, splits.image_size, held_out(splits.test).images)
+    views = two_views(model.config, splits.image_size, held_out(splits.test).images, parts.views)
     features = encode_views(model.features, views)
     row, predictions = evaluate_encoder(bank, features, splits.test)
-    energy, pairs = measure_energy(model, splits, features, project(model, features))
+    energy, pairs = measure_energy(model, splits, features, project(model, features), parts.views)
     clean = splits.test.images[:1].to(model.device).float() / 255
+    beta = energy["trained"]["calibration"]["beta"] if energy["trained"] is not None else 0.0
     results: dict[str, Any] = {
         "run": str(run.path),
-        "objective": describe_objective(model.config),
+        "objective": describe_objective(model.config, load_tensors(run.encoder)[1].get("objective")),
         "protocol": protocol,
-        "rows": {"encoder": row} | baselines(run, model, splits, views, compute),
+        "rows": {"encoder": row} | baselines(run, model, splits, views, compute, parts.encoder),
         "energy": {"features": row["energy"], **energy},
-        "ood": outlier_detection(model, bank, splits, beta=energy["trained"]["calibration"]["beta"]),
+        "ood": outlier_detection(model, bank, splits, beta=beta),
         "image": image_measures(model, splits, run.read_metrics()),
         "cost": cost(model.encoder, clean, run.read_metrics(), model.config.training.batch_size),
-        "config": dataclasses.asdict(model.config),
+        "config": dataclasses.asdict(model.config)
+        | {"data": settings(model.config.data), "encoder": settings(model.config.encoder)},
     }
     if results["image"] is not None:
         for name, scores in results["image"].pop("ood").items():
             results["ood"][name]["image_energy"] = scores
-    arrays = {"predictions": predictions, "pairs": pairs, "gallery": gallery(model, splits.test)}
-    if isinstance(model.head, FreeEnergyHead):
-        arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
+    arrays = {"predictions": predictions, "pairs": pairs}
+    if model.missing is None:
+        arrays["gallery"] = gallery(model, splits.test)
+        if isinstance(model.head, FreeEnergyHead):
+            arrays["gallery"]["filters"] = filters(model.head, model.sample_shape)
+    else:
+        results["missing"] = {"objective": model.missing}
+        (run.path / "gallery.npz").unlink(missing_ok=True)
     for name, content in arrays.items():
         write_atomically(run.path / f"{name}.npz", partial(_save_arrays, content))
     write_json(run.evaluation, results)
-    return _with_sgd(run, results) if sgd else results
+    return results
 
 
 def _with_sgd(run: RunDirectory, results: dict[str, Any]) -> dict[str, Any]:
@@ -120,18 +170,18 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def describe_objective(config: Config) -> dict[str, Any]:
-    """The properties of an objective that tables state: its energy as a formula, its family, what it reads."""
+def describe_objective(config: Config, stored: str | None = None) -> dict[str, Any]:
+    """The properties of an objective that tables state: its energy as a formula, its family, what it reads.
+
+    Args:
+        config: Of the run.
+        stored: What the run's weights say of it, as JSON; None: it is built to be asked.
+    """
     name = config.objective["name"]
-    objective = create_objective(**config.objective)
-    return {
-        "name": name,
-        "family": next((family for family, members in FAMILIES.items() if name in members), "custom"),
-        "energy": objective.scorer.formula.format(a="x", b="x'"),
-        "conservative": objective.conservative,
-        "surrogate": objective.surrogate,
-        "reads_labels": objective.by_label,
-    }
+    family = next((family for family, members in FAMILIES.items() if name in members), "custom")
+    known = traits(create_objective(**config.objective)) if stored is None else json.loads(stored)
+    known.pop("projector")
+    return {"name": name, "family": "external" if is_external(config.objective) else family, **known}
 
 
 def _protocol(run: RunDirectory, model: EnergyModel, splits: Splits, weights: str) -> dict[str, Any]:
@@ -163,81 +213,6 @@ def _bank(run: RunDirectory, model: EnergyModel, splits: Splits, protocol: dict[
     bank = extract_bank(model.features, splits, model.device, protocol)
     bank.save(run.features)
     return bank
-
-
-def extract_bank(
-    encode: Encode, splits: Splits, device: torch.device | str, protocol: dict[str, Any], name: str = "features"
-) -> Bank:
-    """A bank of the features that an encoder gives of all three splits."""
-    features = {
-        split: Split(
-            extract(encode, getattr(splits, split).images, device=device, desc=f"{name} of {split}"),
-            getattr(splits, split).labels.numpy(),
-        )
-        for split in SPLITS
-    }
-    return Bank(**features, classes=splits.num_classes, protocol=protocol)
-
-
-def evaluate_encoder(bank: Bank, views: Views, test: Images) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The results of one encoder, a row of the tables, and its classifiers' test predictions.
-
-    Args:
-        bank: Features of the three splits.
-        views: Features of two views of the held-out test images.
-        test: The test split.
-    """
-    probes, predictions = evaluate_bank(bank)
-    clean = torch.from_numpy(bank.test.features[evenly_spaced(len(test), ENERGY_IMAGES).numpy()])
-    row = {
-        "num_features": bank.test.features.shape[1],
-        **probes,
-        "clusters": clusters.cluster_scores(bank.test.features, bank.test.labels, classes=bank.classes),
-        "health": health(clean, views),
-        "energy": verification(Cosine(), views, held_out(test).labels),
-    }
-    return row, predictions
-
-
-def baselines(run: RunDirectory, model: EnergyModel, splits: Splits, views: Tensor, compute: Compute) -> dict[str, Any]:
-    """Results of the initial encoder and of raw pixels; runs in one folder share them if data and views are equal."""
-    config = model.config
-    data = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "root"}
-    shared = {"version": VERSION, "data": data, "views": config.views}
-    encoder = {"encoder": dataclasses.asdict(config.encoder), "seed": config.seed}
-    initial = "pretrained_encoder" if config.encoder.pretrained else "random_encoder"
-
-    def untrained() -> Encode:
-        torch.manual_seed(config.seed)
-        statistics = {name: getattr(model.encoder, name).flatten().tolist() for name in ("mean", "std")}
-        size, channels = splits.image_size, splits.in_chans
-        return compute.place(build_encoder(config.encoder, in_chans=channels, image_size=size, **statistics)).eval()
-
-    rows: dict[str, tuple[dict[str, Any], Callable[[], Encode]]] = {
-        initial: (shared | encoder, untrained),
-        "raw_pixels": (shared, lambda: partial(torch.flatten, start_dim=1)),
-    }
-    return {name: _baseline(run, name, key, make, compute.device, splits, views) for name, (key, make) in rows.items()}
-
-
-def _baseline(
-    run: RunDirectory,
-    name: str,
-    key: dict[str, Any],
-    make: Callable[[], Encode],
-    device: torch.device,
-    splits: Splits,
-    views: Tensor,
-) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = run.path.parent / ".baselines" / f"{name}-{digest}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    encode = make()
-    bank = extract_bank(encode, splits, device, key, name.replace("_", " "))
-    row, _ = evaluate_encoder(bank, encode_views(encode, views), splits.test)
-    write_json(path, row)
-    return row
 
 
 @torch.inference_mode()

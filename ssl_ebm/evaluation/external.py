@@ -37,6 +37,7 @@ def evaluate_timm(
     data: DataConfig,
     *,
     out: str | Path,
+    images: Any = None,
     pretrained: bool = True,
     checkpoint: str | Path | None = None,
     protocols: Sequence[str] = DEFAULT,
@@ -52,6 +53,7 @@ def evaluate_timm(
         name: As in `timm.list_models()`, with a tag of its weights where wanted.
         data: Which images.
         out: Directory of the results.
+        images: The user's own that `data` names, as in `load_data`.
         pretrained: Load timm's weights from its cache or the hub; else they are random, by seed 0.
         checkpoint: A file of weights to load instead, with or without classifier.
         protocols: Of `ssl_ebm.evaluation.PROTOCOLS`.
@@ -68,7 +70,7 @@ def evaluate_timm(
     encoder = timm_encoder(name, image_size=data.image_size, pretrained=pretrained, checkpoint=checkpoint)
     compute = choose_compute(TrainingConfig(device=device))
     encoder = compute.place(encoder).eval()
-    splits = load_data(data)
+    splits = load_data(data, images)
     weights = str(checkpoint) if checkpoint else "timm's" if pretrained else "random, seed 0"
     protocol = {
         "encoder": name,
@@ -79,11 +81,11 @@ def evaluate_timm(
     }
     parts = {
         split: Split(
-            extract(partial(_encode, encoder), images.images, device=compute.device, desc=f"{name} of {split}"),
-            images.labels.numpy(),
+            extract(partial(_encode, encoder), part.images, device=compute.device, desc=f"{name} of {split}"),
+            part.labels.numpy(),
         )
         for split in SPLITS
-        for images in [getattr(splits, split)]
+        for part in [getattr(splits, split)]
     }
     bank = Bank(**parts, classes=splits.num_classes, protocol=protocol)
     bank.save(folder / "features")

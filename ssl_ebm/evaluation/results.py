@@ -30,6 +30,10 @@ class Results:
     ood: Annotated[dict[str, dict[str, Detection]] | None, "Of each foreign data set, by each score."] = None
     image: Annotated[ImageEnergies | None, "Energies of single images; null without a generative head."] = None
     cost: Annotated[Cost | None, "Of training, and of the encoder."] = None
+    missing: Annotated[
+        dict[str, str] | None,
+        "Of its author's parts that were not given (`objective`), how to give them.",
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +223,7 @@ class Verification(EnergyResult):
 class PairEnergies:
     """Energies of two views of held-out test images, the same views for all runs that have these views."""
 
-    trained: Annotated[Verification, "Verification by the trained energy."]
+    trained: Annotated[Verification | None, "Verification by the trained energy; null where it was not given."]
     features: Annotated[Verification, "Verification by the cosine energy of the features."]
     canonical: Annotated[CanonicalEnergy | None, "The trained energy as an estimate of -PMI in nats."] = None
     strength: Annotated[dict[str, StrengthCurve] | None, "For each augmentation, energy by its strength."] = None

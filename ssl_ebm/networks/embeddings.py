@@ -34,6 +34,18 @@ class Embeddings:
     label: Int[Tensor, " batch"] | None = None
     global_views: int | None = None
 
+    @classmethod
+    def of_views(cls, *views: Float[Tensor, "_ _"]) -> Embeddings:
+        """From the projections [batch, dim] of each view.
+
+        Raises:
+            ValueError: They differ in shape.
+        """
+        shapes = [tuple(view.shape) for view in views]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+            raise ValueError(f"views must be projections [batch, dim] of one shape, got {shapes}")
+        return cls(projection=torch.stack(views))
+
     def float(self) -> Embeddings:
         """The same embeddings with half-precision parts as float32; float32 and float64 stay as they are."""
         half = (torch.float16, torch.bfloat16)

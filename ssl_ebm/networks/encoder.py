@@ -1,4 +1,4 @@
-"""Encoders: a timm backbone whose stem is adapted to the size of the images."""
+"""Encoders: a timm backbone whose stem is adapted to the size of the images, or a network of the user's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_ebm.networks.stem import adapt_stem, choose_patch, find_downsampling, total_stride
+from ssl_ebm.networks.user_backbone import create_backbone, installed_backbone
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.user_code import is_external
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,9 @@ class EncoderConfig:
     """The section of a config that describes the encoder.
 
     Attributes:
-        name: Name of a timm model.
-        kwargs: Arguments of the timm model, passed to `timm.create_model`.
-        pretrained: Start from timm's weights.
+        name: Name of a timm model or of an entry point of the group `ssl_ebm.encoders`, or `package.module:function`.
+        kwargs: Arguments of the model, passed to `timm.create_model` or to the function.
+        pretrained: Start from timm's weights; a network of the user's has its weights already.
         adapt_stem: Remove downsampling that small images do not survive.
         output_stride: Pixels of the image per pixel of the last feature map; None: chosen by the image size.
     """
@@ -34,17 +36,18 @@ class EncoderConfig:
     pretrained: bool = False
     adapt_stem: bool = True
     output_stride: int | None = None
+    external: bool = False
 
 
 class Encoder(nn.Module):
-    """A timm backbone with the normalisation of its input: it maps images in [0, 1] to pooled features.
+    """A backbone with the normalisation of its input: it maps images in [0, 1] to pooled features.
 
     Attributes:
-        backbone: The timm model without classifier.
+        backbone: The timm model without classifier, or the user's network.
         num_features: Dimension of the features.
         in_chans: Channels of the images.
         image_size: Side of the images in pixels.
-        output_stride: Pixels of the image per pixel of the last feature map.
+        output_stride: Pixels of the image per pixel of the last feature map; None: not known.
         recipe: How to build the backbone from timm: arguments of `create_model`, and the changes to its stem.
     """
 
@@ -57,7 +60,7 @@ class Encoder(nn.Module):
         *,
         in_chans: int,
         image_size: int,
-        output_stride: int,
+        output_stride: int | None,
         mean: Sequence[float],
         std: Sequence[float],
         recipe: dict[str, Any] | None = None,
@@ -207,15 +210,75 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
         ) from error
 
 
-def build_encoder(config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Sequence[float]) -> Encoder:
-    """Build the encoder that a config describes."""
+def build_encoder(
+    config: EncoderConfig,
+    encoder: Any = None,
+    *,
+    in_chans: int,
+    image_size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
+    """The encoder that a config describes.
+
+    Args:
+        config: Which.
+        encoder: The user's own that it names: a `Backbone`, which is copied, or a function that makes one, called with
+            `in_chans`, `image_size` and `config.kwargs`.
+        in_chans: Channels of the images.
+        image_size: Their side in pixels.
+        mean: As in `create_encoder`.
+        std: Likewise.
+
+    Raises:
+        ValueError: As `create_encoder`; the config names code of the user's, and it is not given; or features are not
+            [n, num_features].
+        TypeError: It makes no such module.
+    """
+    if encoder is None and is_external(config):
+        raise ValueError(f"encoder {config.name} is code of the user's: give it with encoder=")
+    images: dict[str, Any] = {"in_chans": in_chans, "image_size": image_size}
+    if encoder is None and not timm.is_model(config.name):
+        encoder = installed_backbone(config.name)
+    if encoder is not None:
+        backbone = create_backbone(encoder, **images, **config.kwargs)
+        return _wrapped(backbone, config, **images, mean=mean, std=std)
     return create_encoder(
         config.name,
-        in_chans=in_chans,
-        image_size=image_size,
         pretrained=config.pretrained,
         adapt=config.adapt_stem,
         output_stride=config.output_stride,
-        **statistics,
+        mean=mean,
+        std=std,
+        **images,
         **config.kwargs,
     )
+
+
+def _wrapped(
+    backbone: nn.Module, config: EncoderConfig, *, in_chans: int, image_size: int, **statistics: Any
+) -> Encoder:
+    """The user's network behind the normalisation, tried on one image."""
+    mean, std = (statistics[name] or [value] * in_chans for name, value in (("mean", 0.5), ("std", 0.25)))
+    recipe = {"model_name": config.name, "in_chans": in_chans, "image_size": image_size, "external": True}
+    try:
+        encoder = Encoder(
+            backbone,
+            in_chans=in_chans,
+            image_size=image_size,
+            output_stride=None,
+            mean=mean,
+            std=std,
+            recipe=config.kwargs | recipe,
+        )
+    except (RuntimeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"encoder {config.name} does not run on {in_chans}-channel images of {image_size} pixels: {reason}"
+        ) from error
+    if encoder.num_features != backbone.num_features:
+        raise ValueError(
+            f"encoder {config.name} says num_features={backbone.num_features} and gives {encoder.num_features}: its "
+            "features must be [n, num_features]"
+        )
+    return encoder

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any
+from typing import Any, overload
+
+from torch import nn
 
 from ssl_ebm.networks.heads import MLP
 from ssl_ebm.objectives.from_config import PARTS, change_parts, custom
+from ssl_ebm.objectives.from_module import FromModule, PlainObjective
 from ssl_ebm.objectives.objective import Objective, Step
 from ssl_ebm.objectives.presets.asymmetric import byol, directpred, simsiam
 from ssl_ebm.objectives.presets.contrastive import (
@@ -42,8 +46,18 @@ from ssl_ebm.objectives.presets.regularized import (
 )
 from ssl_ebm.objectives.presets.supervised import supervised
 from ssl_ebm.registry import build, parameters_of, unknown_name
+from ssl_ebm.user_code import entry_points, is_external, part_name
 
-__all__ = ["FAMILIES", "OBJECTIVES", "PARTS", "Objective", "Step", "create_objective", "list_objectives"]
+__all__ = [
+    "FAMILIES",
+    "OBJECTIVES",
+    "PARTS",
+    "Objective",
+    "PlainObjective",
+    "Step",
+    "create_objective",
+    "list_objectives",
+]
 
 FAMILIES: dict[str, dict[str, Callable[..., Objective]]] = {
     "contrastive": {
@@ -111,20 +125,23 @@ def list_objectives(family: str | None = None) -> list[str]:
     return list(FAMILIES[family])
 
 
-def objective_builder(name: str) -> Callable[..., Objective]:
-    """The function behind a name; its docstring has formula and source.
+def objective_builder(name: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a name; its docstring has formula and source. A function stands for itself.
 
     Raises:
         ValueError: There is no objective of that name.
     """
-    builders = OBJECTIVES | {"custom": custom, "none": none}
-    if name not in builders:
-        raise ValueError(unknown_name("objective", name, builders))
-    return builders[name]
+    builders: dict[str, Callable[..., Any]] = OBJECTIVES | {"custom": custom, "none": none}
+    if callable(name) or name in builders:
+        return name if callable(name) else builders[name]
+    installed = entry_points("objective")
+    if name not in installed:
+        raise ValueError(unknown_name("objective", name, [*builders, *installed]))
+    return installed[name].load()
 
 
-def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments that an objective takes, with their defaults.
+def objective_arguments(name: str | Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments that an objective takes, with their defaults; not the `*args` of a class without a constructor.
 
     Raises:
         ValueError: There is no objective of that name.
@@ -132,25 +149,63 @@ def objective_arguments(name: str) -> dict[str, inspect.Parameter]:
     return parameters_of(objective_builder(name))
 
 
-def create_objective(name: str, **kwargs: Any) -> Objective:
+@overload
+def create_objective(name: str, **kwargs: Any) -> Objective: ...
+@overload
+def create_objective(name: Callable[..., Any], **kwargs: Any) -> Objective | FromModule: ...
+def create_objective(name: str | Callable[..., Any], **kwargs: Any) -> Objective | FromModule:
     """An objective by name, e.g. `create_objective("simclr", temperature=0.2, projector={"hidden": [512], "out": 64})`.
 
     `projector` and `predictor` may be an `MLP` or a mapping of the fields that differ from the paper's. Besides its own
     arguments every objective takes parts that replace its own (`objectives.parts`): `energy`, `contrast`, `negatives`,
     `target`, `regularizers`, `pairing`, and `graph`: which samples are compatible. "custom" has parts only.
 
+    It is a plain loss: `create_objective("simclr")(z0, z1).loss` of projections [batch, dim] of two or more views.
+
+    Args:
+        name: Of the catalogue; an entry point of the group `ssl_ebm.objectives`; or a function that makes an objective.
+        **kwargs: Its arguments, and parts.
+
     Raises:
         ValueError: Unknown name, a value out of range, or parts that do not go together.
         TypeError: Unknown or missing argument.
     """
-    builder = objective_builder(name)
+    builder, label = objective_builder(name), part_name(name)
     parameters = parameters_of(builder)
     changes = {part: kwargs.pop(part) for part in CHANGES if part in kwargs and part not in parameters}
     for head in ("projector", "predictor"):
         if head in parameters and not isinstance(kwargs.get(head), (MLP, NoneType)):
-            kwargs[head] = _override(parameters[head].default or MLP(), kwargs[head], f"{name}.{head}")
-    objective = build("objective", {name: builder}, {"name": name, **kwargs}, also=CHANGES)
-    return change_parts(objective, changes) if changes else objective
+            kwargs[head] = _override(parameters[head].default or MLP(), kwargs[head], f"{label}.{head}")
+    made = build("objective", {label: builder}, {"name": label, **kwargs}, also=CHANGES)
+    if changes and not isinstance(made, Objective):
+        raise TypeError(
+            f"objective {label!r} is not made of parts that {', '.join(changes)} could replace: leave it out"
+        )
+    objective = made if isinstance(made, Objective) else FromModule(made)
+    return change_parts(objective, changes) if changes and isinstance(objective, Objective) else objective
+
+
+def build_objective(section: Mapping[str, Any], objective: Any = None) -> Objective | FromModule:
+    """The objective that a config's section describes.
+
+    Args:
+        section: `name` and arguments.
+        objective: The user's own that it names: a module, which is copied, or a function that makes one.
+
+    Raises:
+        ValueError: As `create_objective`; or the section names code of the user's, and it is not given.
+        TypeError: As `create_objective`; or arguments for what is made already.
+    """
+    name = section["name"]
+    arguments = {key: value for key, value in section.items() if key not in ("name", "external")}
+    if objective is None and is_external(section):
+        raise ValueError(f"objective {name} is code of the user's: give it with objective=")
+    if inspect.isclass(objective) or not (isinstance(objective, nn.Module) or hasattr(objective, "heads")):
+        return create_objective(name if objective is None else objective, **arguments)
+    if arguments:
+        raise TypeError(f"objective {name} is made already and takes no {', '.join(arguments)}: give its function")
+    copied = copy.deepcopy(objective)
+    return copied if isinstance(copied, Objective) else FromModule(copied)
 
 
 def _override(default: MLP, changes: Any, where: str) -> MLP:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
 from ssl_ebm.energies.pairwise import DirectPrediction
-from ssl_ebm.objectives import FAMILIES, OBJECTIVES, create_objective, objective_arguments
+from ssl_ebm.objectives import FAMILIES, OBJECTIVES, create_objective
 from ssl_ebm.objectives.from_config import PARTS
+from ssl_ebm.objectives.from_module import FromModule
 from ssl_ebm.objectives.objective import Objective
 from ssl_ebm.objectives.parts.code_targets import CodeTarget, LabelTarget
 from ssl_ebm.objectives.parts.contrasts import Contrast
@@ -19,6 +20,7 @@ from ssl_ebm.objectives.parts.memory import Memory, MemoryNegatives
 from ssl_ebm.objectives.parts.negatives import BatchNegatives, Negatives
 from ssl_ebm.objectives.parts.targets import NearestNeighbour, StopGradient, Target, Teacher
 
+IMAGES = 60_000  # of Fashion-MNIST: what a memory of each image holds in the table
 _NAMES = {build: name for parts in PARTS.values() for name, build in parts.items()}
 _PHRASES = {  # for parts whose name does not say how they limit the volume
     "infonce": "partition",
@@ -59,6 +61,17 @@ class Entry:
     source: str
 
 
+def traits(objective: Objective | FromModule) -> dict[str, Any]:
+    """What tables say of an objective, and its `projector`: enough to use a run's weights without the objective."""
+    return {
+        "energy": objective.scorer.formula.format(a="x", b="x'"),
+        "conservative": objective.conservative,
+        "surrogate": objective.surrogate,
+        "reads_labels": objective.by_label,
+        "projector": asdict(objective.heads.projector),
+    }
+
+
 def catalogue() -> list[Entry]:
     """The lines of all objectives, at their papers' settings."""
     return [entry(name) for name in OBJECTIVES]
@@ -66,8 +79,8 @@ def catalogue() -> list[Entry]:
 
 def entry(name: str) -> Entry:
     """The line of one objective."""
-    required = {"bank_size": 60000} if "bank_size" in objective_arguments(name) else {}
-    objective = create_objective(name, **required)
+    objective = create_objective(name)
+    objective.fit_to(IMAGES)
     canonical_form = objective.canonical_form
     return Entry(
         name=name,

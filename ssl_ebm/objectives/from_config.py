@@ -161,7 +161,7 @@ def build_parts(choices: Mapping[str, Any], projector: MLP, owner: Objective | N
         parts["target"] = _build_target(choices["target"], known)
     target = parts.get("target", None if owner is None else owner.target)
     if isinstance(target, Memory):
-        known |= {"memory": target, "population": len(target.vectors)}
+        known |= {"memory": target, "population": len(target.vectors) or None}
     for kind in ("contrast", "negatives", "graph"):
         if kind in choices:
             parts[kind] = _build(kind, choices[kind], known)
@@ -205,5 +205,4 @@ _REMEDIES = {
     "memory": "choose target 'memory', which it draws from",
     "population": "choose target 'memory', which it draws from",
     "kernel": "choose energy 'inverse_multiquadratic', whose kernel it uses",
-    "size": "give the number of training images",
 }

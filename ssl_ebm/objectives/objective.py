@@ -242,12 +242,26 @@ class Objective(nn.Module):
         if isinstance(self.energy, CodeCrossEntropy):
             self.energy.codes.set_progress(self.progress)
 
-    def forward(self, embeddings: Embeddings) -> Step:
+    def fit_to(self, dataset_size: int) -> None:
+        """Tell how many images there are to train on, before the first batch: a memory holds one entry for each."""
+        self.target.fit_to(dataset_size)
+        if self.contrast is not None:
+            self.contrast.fit_to(dataset_size)
+
+    def forward(self, embeddings: Embeddings | Float[Tensor, "batch dim"], *views: Float[Tensor, "batch dim"]) -> Step:
         """Loss and terms of one batch. In training, queues and memories are updated after the batch was scored.
+
+        Args:
+            embeddings: All that the objective reads; or the projections of the first view, where it reads no more.
+            *views: The projections of the other views then.
 
         Raises:
             ValueError: A part that it reads is missing, or there are too few views or images.
         """
+        if isinstance(embeddings, Tensor):
+            embeddings = Embeddings.of_views(embeddings, *views)
+        elif views:
+            raise ValueError("an objective takes Embeddings alone, or one tensor [batch, dim] for each view")
         with torch.autocast(embeddings.projection.device.type, enabled=False):
             embeddings = embeddings.float()
             self._check_shape(embeddings)

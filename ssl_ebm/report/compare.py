@@ -29,6 +29,7 @@ from ssl_ebm.report.tables.markdown import markdown
 from ssl_ebm.report.tables.measures import shown_in
 from ssl_ebm.report.tables.text import plain_text
 from ssl_ebm.run_directory import RunDirectory, write_atomically, write_json
+from ssl_ebm.user_code import Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,24 +104,45 @@ class Comparison:
         }
 
 
-def compare(run_dirs: Sequence[str | Path], *, report: str | Path | None = None) -> Comparison:
+def compare(
+    run_dirs: Sequence[str | Path],
+    *,
+    report: str | Path | None = None,
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    views: Any = None,
+    trust: bool = False,
+) -> Comparison:
     """Compare runs on one data set; those without current results are evaluated first.
+
+    Parts of the runs' authors are needed for that evaluation alone, and stored results are compared without. A list of
+    them is one for each run that needs one, found by its name.
 
     Args:
         run_dirs: Run directories.
         report: Where to write the report too (`Comparison.write`); None: nowhere.
+        objective: As in `evaluate`, or a list; likewise `data`, `encoder` and `views`.
+        data: Images.
+        encoder: A backbone.
+        views: What makes views.
+        trust: Import what the runs' configs name.
 
     Raises:
         FileNotFoundError: One is not a run directory, or has no weights yet.
+        MissingPart: As `evaluate`.
         ValueError: No runs, one run twice, or runs on different data or splits.
         OSError: The report cannot be written.
     """
+    parts = Parts(objective=objective, data=data, encoder=encoder, views=views, trust=trust)
     directories = _directories(run_dirs)
     configs = {name: load_config(run.config) for name, run in directories.items()}
     _require_equal({name: _data_of(config.data) for name, config in configs.items()})
-    runs = [_read(name, directory) for name, directory in directories.items()]
+    runs = [_read(name, directory, parts) for name, directory in directories.items()]
     _require_equal({run.name: {f"sizes.{k}": v for k, v in run.results["protocol"]["sizes"].items()} for run in runs})
-    comparison = Comparison(runs, *summarise(runs))
+    rows, notes, warnings = summarise(runs)
+    without = [f"{run.name} has no energies: {reason}." for run in runs for reason in _missing(run)]
+    comparison = Comparison(runs, rows, notes, [*warnings, *without])
     if report is not None:
         comparison.write(report)
     return comparison
@@ -163,8 +185,13 @@ def _require_equal(values: Mapping[str, dict[str, Any]]) -> None:
                 )
 
 
-def _read(name: str, directory: RunDirectory) -> EvaluatedRun:
-    results = evaluate(directory.path)
+def _missing(run: EvaluatedRun) -> list[str]:
+    """Why parts of its results are missing."""
+    return list((run.results.get("missing") or {}).values())
+
+
+def _read(name: str, directory: RunDirectory, parts: Parts) -> EvaluatedRun:
+    results = evaluate(directory.path, **vars(parts))
     try:
         metrics = directory.read_metrics()
     except json.JSONDecodeError as error:

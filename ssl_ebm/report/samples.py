@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,17 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from ssl_ebm.data.datasets import Images, load_data
+from ssl_ebm.config import load_config
+from ssl_ebm.data.datasets import load_data
 from ssl_ebm.data.resize import resize
+from ssl_ebm.data.splits import Images
 from ssl_ebm.evaluation.energy.of_pairs import evenly_spaced
 from ssl_ebm.evaluation.features.frechet import frechet_distance
 from ssl_ebm.generative.draw_images import Samples
 from ssl_ebm.generative.heads import FreeEnergyHead, JointHead
 from ssl_ebm.model import EnergyModel, load
 from ssl_ebm.run_directory import RunDirectory, load_tensors, write_atomically
+from ssl_ebm.user_code import MissingPart, Parts
 
 GAP = 4  # white pixels around and between images; three times as many between blocks
 LEAST_SIDE = 40  # pixels that an image is enlarged to
@@ -47,6 +50,10 @@ def sample(
     force: bool = False,
     judge: str | Path | None = None,
     device: str = "cpu",
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    trust: bool = False,
 ) -> Picture:
     """Write RUN/samples/update_N.png: blocks of `count` chains each, with the run's sampler.
 
@@ -64,9 +71,14 @@ def sample(
         judge: A run whose encoder's features give the Fréchet distance of the images from noise to training images,
             beside that of as many validation images.
         device: Where to compute.
+        objective: The run's own, as in `evaluate`; without it there are no images compatible with others.
+        data: Likewise its images.
+        encoder: Likewise its backbone; of the judge, too, where that has the same.
+        trust: Import what the runs' configs name.
 
     Raises:
         FileNotFoundError: It is not a run directory, or has no checkpoint yet.
+        MissingPart: Its data or encoder are its author's, and were not given.
         FileExistsError: The picture is there and `force` is False.
         ValueError: A BatchNorm that was not to be converted, chains that diverge, or no samples to judge.
     """
@@ -77,11 +89,14 @@ def sample(
     path = run.path / "samples" / f"update_{update:07d}.png"
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists: overwrite it with --force")
-    model = load(run.path, device)
+    parts = Parts(objective=objective, data=data, encoder=encoder, trust=trust)
+    model = _load(run, device, parts)
+    if model.missing is not None and model.head is None:
+        raise MissingPart(f"{run.path} cannot be sampled: {model.missing}")
     if judge is not None and (model.head is None or count < 2):
         raise ValueError(f"--judge needs a run with an image energy and --count of at least 2, got {run.path}, {count}")
-    encoder = None if judge is None else load(judge, device)
-    splits = load_data(model.config.data)
+    judging = None if judge is None else _load(RunDirectory(Path(judge)).require(), device, parts)
+    splits = load_data(model.config.data, parts.find("data", model.config.data))
     images = _resized(model, splits.validation, max(count, 256))
     blocks, lines = [], []
 
@@ -99,20 +114,28 @@ def sample(
     starts = images[: min(count, SHOWN)]
     if model.head is not None:
         drawn = draw("from noise", n=count, bank=bank)
-        if encoder is not None:
+        if judging is not None:
             reference = _resized(model, splits.train, REFERENCE)
-            of_samples, of_data = _distances(encoder, reference, drawn.images, images[:count])
+            of_samples, of_data = _distances(judging, reference, drawn.images, images[:count])
             lines.append(
                 f"Fréchet distance of these {count} to training images: {of_samples:.4g}, of "
                 f"{min(count, len(images))} validation images: {of_data:.4g} (features of {judge}: "
-                f"{encoder.config.encoder.name}, {encoder.encoder.num_features} dimensions)"
+                f"{judging.config.encoder.name}, {judging.encoder.num_features} dimensions)"
             )
         draw("from images", x0=starts, bank=bank)
-    if not isinstance(model.head, FreeEnergyHead):  # an RBM's chains move under its own energy only
+    if model.missing is not None:
+        lines.append(f"no images compatible with others: {model.missing}")
+    elif not isinstance(model.head, FreeEnergyHead):  # an RBM's chains move under its own energy only
         blocks.append(starts)
         draw("compatible with the images above", given=starts)
     write_atomically(path, lambda p: Image.fromarray(grid(blocks)).save(p, format="PNG"))
     return Picture(path, lines)
+
+
+def _load(run: RunDirectory, device: str, parts: Parts) -> EnergyModel:
+    """A run's model, with those of the parts that it needs."""
+    needed = parts.needed(load_config(run.config))
+    return load(run.path, device, objective=needed.objective, encoder=needed.encoder, trust=needed.trust)
 
 
 def _describe(samples: Samples) -> str:

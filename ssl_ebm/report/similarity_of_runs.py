@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from ssl_ebm.evaluation.features.bank import read_split
 from ssl_ebm.evaluation.probes.knn import neighbours
 from ssl_ebm.evaluation.ranks import spearman
-from ssl_ebm.report.runs import Group
+from ssl_ebm.report.runs import Group, lookup
 
 IMAGES = 2000  # of the test split, at even distances
 
@@ -24,7 +24,7 @@ def run_similarities(groups: Sequence[Group]) -> dict[str, Any] | None:
     Of the groups whose evaluation kept features and pairs; None where those are fewer than two. Energies of pairs are
     compared where all runs have the same views, and so the same pairs.
     """
-    known = [group for group in groups if _files(group)[0].is_file() and _files(group)[1].is_file()]
+    known = [group for group in groups if all(path.is_file() for path in _files(group)) and _has_energy(group)]
     if len(known) < 2:
         return None
     features, energies = [], []
@@ -36,6 +36,10 @@ def run_similarities(groups: Sequence[Group]) -> dict[str, Any] | None:
     found: dict[str, Any] = {"names": [group.name for group in known], **similarities(features, energies)}
     views = {json.dumps(group.first.results["config"]["views"], sort_keys=True) for group in known}
     return found if len(views) == 1 else {key: value for key, value in found.items() if key != "spearman"}
+
+
+def _has_energy(group: Group) -> bool:
+    return lookup(group.first.results, "energy", "trained") is not None
 
 
 def _files(group: Group) -> tuple[Path, Path]:

@@ -18,6 +18,8 @@ from ssl_ebm.study.processes import Slot
 from ssl_ebm.study.state import EVALUATED, MISSING, STOPPED, TRAINED, places_of, require_same, state_of
 from ssl_ebm.training.loop import update
 from ssl_ebm.training.run import prepare
+from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts
 
 WARM_UP, TIMED = 3, 10  # updates
 
@@ -83,7 +85,8 @@ def _measured(planned: PlannedRun, threads: int) -> tuple[float, float]:
     torch.set_num_threads(max(1, threads))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run = prepare(dataclasses.replace(planned.config, run_dir=str(Path(folder) / "run")))
+            config, parts = adopt(planned.config, Parts())
+            run = prepare(dataclasses.replace(config, run_dir=str(Path(folder) / "run")), parts=parts)
         for run.step in range(WARM_UP + TIMED):
             if run.step == WARM_UP:
                 started = time.perf_counter()

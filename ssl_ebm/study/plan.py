@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ssl_ebm.config import Config, compose, load_config, merge, read_mapping, read_run, replace_value
-from ssl_ebm.objectives import create_objective, list_objectives, objective_arguments
+from ssl_ebm.objectives import build_objective, list_objectives
 from ssl_ebm.registry import unknown_name
+from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts, entry_points, is_import_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,9 @@ class StudyConfig:
         directory: Where everything it makes goes; empty: runs/studies/NAME.
         base: What all runs share, a run's YAML file or a mapping such as one holds.
         presets: Folder of run files named after objectives: each gives its objective's arguments and its optimiser, and
-            nothing else. Empty: the papers' defaults and the base's optimiser.
-        objectives: Names; or `{name: NAME}` with changes in the keys of a run, e.g. `objective: {temperature: 0.5}`,
-            and a `label` where one objective is there several times.
+            nothing else. Empty, and for objectives that are not built in: their defaults and the base's optimiser.
+        objectives: Names, of the user's own as `package.module:function`; or `{name: NAME}` with changes in the keys of
+            a run, e.g. `objective: {temperature: 0.5}`, and a `label` where one objective is there several times.
         seeds: Each objective is trained once with each.
         budget: Changes to the base's `training`, for all runs.
         encoders: Label → `encoder` of a run. Each gets a study of its own in a folder of its own. Empty: the base's.
@@ -138,20 +141,58 @@ class PlannedRun:
         return Path(self.config.run_dir)
 
 
-def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> StudyConfig:
+def load_study(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    objectives: Sequence[str] = (),
+    parts: Mapping[str, str] = MappingProxyType({}),
+) -> StudyConfig:
     """A study from a YAML file or a mapping, with overrides such as `seeds=[0,1]`; every run's config is checked.
+
+    What it names as `package.module:function` is imported.
+
+    Args:
+        source: The study.
+        overrides: `a.b=c` changes.
+        objectives: Names of more objectives.
+        parts: Names that take the place of the base's `data`, `encoder` and `views`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: An unknown key, objective or argument, or a value that does not fit; named with the remedy.
         TypeError: A part has another type than it must have.
     """
-    study = _resolved(compose(StudyConfig, read_mapping(source), overrides))
+    study = compose(StudyConfig, read_mapping(source), overrides)
+    study = _with_parts(_resolved(replace(study, objectives=[*study.objectives, *objectives])), parts)
     one_seed = replace(study, seeds=study.seeds[:1])
     for run in [*plan(one_seed), *trials(study)]:
-        size = {"bank_size": 2} if "bank_size" in objective_arguments(run.config.objective["name"]) else {}
-        create_objective(**size | run.config.objective)
+        config, imported = adopt(run.config, Parts())
+        build_objective(config.objective, imported.objective)
     return study
+
+
+def read_study(path: Path) -> StudyConfig:
+    """The study that a study's directory holds, as `load_study` resolved it; nothing that it names is imported.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
+    return compose(StudyConfig, read_mapping(path))
+
+
+def _with_parts(study: StudyConfig, parts: Mapping[str, str]) -> StudyConfig:
+    """The study on other data, encoder or views; what says how data are split stays."""
+    for kind, several in (("data", study.data), ("encoder", study.encoders)):
+        if kind in parts and several:
+            raise ValueError(
+                f"the study has a list of its own for {kind}, {', '.join(several)}: add {parts[kind]} there"
+            )
+    changes = {kind: {"name": name} for kind, name in parts.items()}
+    if "data" in parts:
+        changes["data"] = {**study.base.get("data", {}), "name": parts["data"]}
+    return replace(study, base={**study.base, **changes})
 
 
 def _resolved(study: StudyConfig) -> StudyConfig:
@@ -159,7 +200,8 @@ def _resolved(study: StudyConfig) -> StudyConfig:
     base = read_run(study.base)
     objectives = []
     for entry in study.entries:
-        preset = read_run(Path(study.presets) / f"{entry.name}.yaml") if study.presets else {}
+        has_preset = study.presets and entry.name in list_objectives()
+        preset = read_run(Path(study.presets) / f"{entry.name}.yaml") if has_preset else {}
         of_base = base["objective"] if base.get("objective", {}).get("name") == entry.name else {}
         defaults = {
             "optimizer": preset.get("optimizer", {}),
@@ -199,9 +241,11 @@ def _entry(given: Any) -> Entry:
     changes = {"name": given} if isinstance(given, str) else given
     if not isinstance(changes, Mapping) or "name" not in changes:
         raise ValueError(f"an objective must be a name or a mapping with a name, got {given!r}")
-    name, label = changes["name"], changes.get("label", changes["name"])
-    if name not in list_objectives():
-        raise ValueError(unknown_name("objective", name, list_objectives()))
+    name = changes["name"]
+    label = changes.get("label", name.rpartition(":")[2] if is_import_name(name) else name)
+    known = [*list_objectives(), *(entry_points("objective") if name not in list_objectives() else ())]
+    if name not in known and not is_import_name(name):
+        raise ValueError(unknown_name("objective", name, known))
     rest: dict[str, Any] = {key: value for key, value in changes.items() if key not in ("name", "label")}
     valid = [f.name for f in fields(Config) if f.name not in ("run_dir", "seed")]
     for key, value in rest.items():

@@ -16,7 +16,7 @@ from ssl_ebm.report.runs import EvaluatedRun, Study, numbers
 from ssl_ebm.report.summary import BUDGET, said_differences, said_signs, summarise
 from ssl_ebm.report.tables.measures import Measure, shown_in
 from ssl_ebm.run_directory import write_json
-from ssl_ebm.study.plan import PlannedRun, StudyConfig, load_study, plan
+from ssl_ebm.study.plan import PlannedRun, StudyConfig, plan, read_study
 from ssl_ebm.study.state import EVALUATED, state_of
 from ssl_ebm.study.statistics import Analysis, analyse, mean_ranks
 from ssl_ebm.study.summary import NOTES, as_text, findings, tuned
@@ -110,7 +110,7 @@ def study_results(directory: str | Path, failed: Mapping[str, str] | None = None
     root = directory if (directory / "study.yaml").is_file() else directory.parent
     if not (root / "study.yaml").is_file():
         raise FileNotFoundError(f"{directory} is not a study's directory: it has no study.yaml (see ssl-ebm study)")
-    study = replace(load_study(root / "study.yaml"), directory=str(root))
+    study = replace(read_study(root / "study.yaml"), directory=str(root))
     cell = "" if directory == root else directory.name
     failed = {name: reason for name, reason in (failed or {}).items() if not cell or name.startswith(f"{cell}/")}
     tuning = json.loads((root / "tuning.json").read_text()) if (root / "tuning.json").is_file() else None

@@ -16,6 +16,7 @@ from ssl_ebm.config import Config, load_config
 from ssl_ebm.evaluation.evaluate import evaluate
 from ssl_ebm.run_directory import RunDirectory, load_tensors
 from ssl_ebm.training.loop import pretrain
+from ssl_ebm.training.user_parts import named_parts
 
 
 def is_trained(run: RunDirectory) -> bool:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config)
         run = train(config)
         if not options.train_only:
-            evaluate(run, device=config.training.device)
+            evaluate(run, device=config.training.device, **vars(named_parts(config)))
     except KeyboardInterrupt as interrupt:
         print(interrupt, file=sys.stderr)
         return 130

@@ -25,32 +25,56 @@ from ssl_ebm.run_directory import write_atomically
 from ssl_ebm.training import guard
 from ssl_ebm.training.interrupt import Interrupt
 from ssl_ebm.training.monitor import Monitor, progress_bar
-from ssl_ebm.training.run import Run, describe, prepare, save
+from ssl_ebm.training.run import OnMeasure, Run, describe, prepare, save
+from ssl_ebm.training.user_parts import adopt
+from ssl_ebm.user_code import Parts
 
 logger = logging.getLogger(__name__)
 
 
 def pretrain(
-    config: Config | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, resume: bool = False
+    config: Config | str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    objective: Any = None,
+    data: Any = None,
+    encoder: Any = None,
+    views: Any = None,
+    on_measure: OnMeasure | None = None,
+    resume: bool = False,
+    trust: bool = False,
 ) -> Path:
     """Pretrain an encoder; returns the run directory.
 
+    Parts of one's own take the place of what the config names; the run records them as external and needs them again
+    when it is resumed or evaluated. Each may be given as `package.module:function`, too, here or as a config's `name`.
+
     Args:
         config: A config, a YAML file, or a mapping.
-        overrides: `a.b=c` changes to a file or mapping.
+        overrides: `a.b=c` changes to a file or mapping; of a part given here, its arguments.
+        objective: An `Objective`, a `PlainObjective`, or a function that makes one.
+        data: An `ImageDataset` of torch's, arrays (images, labels), `Splits`, or a function that makes them.
+        encoder: A `Backbone`, or a function of `in_chans` and `image_size` that makes one. A module is copied.
+        views: A `MakeViews`, a function of images and a generator.
+        on_measure: An `OnMeasure`, told every line of metrics.
         resume: Continue an interrupted run from its last checkpoint.
+        trust: Import what a run's own config names, where it is given as `config`.
 
     Raises:
         FileExistsError: The run directory exists and `resume` is False.
         ValueError: Anything that the config asks for and cannot be had.
+        TypeError: A part of one's own is not what its protocol says.
         TrainingStopped: Gradients stayed non-finite or an energy of images diverged, once more than
             `generative.rollbacks`; or the embeddings collapsed and `stop_on_collapse` is set.
     """
     if not isinstance(config, Config):
         config = load_config(config, overrides)
+    parts = Parts(objective=objective, data=data, encoder=encoder, views=views, trust=trust)
+    config, parts = adopt(config, parts, overrides)
     local_rank = distributed.start()
     try:
-        run = prepare(config, local_rank=local_rank, resume=resume)
+        run = prepare(config, parts=parts, local_rank=local_rank, resume=resume)
+        run.on_measure = on_measure
         distributed.barrier()  # all have seen the run directory as it was
         if distributed.rank() == 0:
             run.directory.path.mkdir(parents=True, exist_ok=True)
@@ -80,6 +104,8 @@ def train(run: Run) -> None:
             if is_first and (line := monitor.measure(step, embeddings)):
                 run.directory.append_metrics(line)
                 bar.set_postfix_str(monitor.summary, refresh=False)
+                if run.on_measure is not None:
+                    run.on_measure(line)
             guard.require_health(run, monitor.collapse)
             is_due = run.is_due(run.config.training.checkpoint_every_steps, run.step)
             if (is_due or interrupt.requested) and guard.allows_checkpoint(run):

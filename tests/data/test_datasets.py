@@ -18,8 +18,9 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from ssl_ebm.data import datasets as data
-from ssl_ebm.data.datasets import DataConfig, Splits, load_data
+from ssl_ebm.data.datasets import DataConfig, load_data
 from ssl_ebm.data.image_files import DataError, read_idx, read_image
+from ssl_ebm.data.splits import Splits
 from ssl_ebm.data.stratified import stratified_sample
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -65,7 +65,7 @@ def small_data(monkeypatch):
         return Images(x, labels, ("rows", "columns", "noise"))
 
     splits = Splits(images(72), images(24), images(24), "stripes", "memory")
-    monkeypatch.setattr(run_module, "load_data", lambda config: splits)
+    monkeypatch.setattr(run_module, "load_data", lambda config, data=None: splits)
     return splits
 
 

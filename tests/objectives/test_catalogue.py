@@ -6,7 +6,7 @@ import pytest
 
 from ssl_ebm.config import load_config
 from ssl_ebm.data.views import create_views
-from ssl_ebm.objectives import OBJECTIVES, create_objective, objective_arguments
+from ssl_ebm.objectives import OBJECTIVES, create_objective
 from ssl_ebm.objectives.catalogue import as_markdown, as_text, catalogue, entry
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +32,7 @@ def test_entries() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_preset(name: str) -> None:
     config = load_config(ROOT / f"configs/fashion_mnist/{name}.yaml")
-    needs = {"bank_size": 100} if "bank_size" in objective_arguments(name) else {}
-    objective = create_objective(**config.objective, **needs)
+    objective = create_objective(**config.objective)
     assert config.objective["name"] == name and config.run_dir == f"runs/fashion_mnist/{name}"
     assert config.training.batch_size >= objective.least_batch()
     assert create_views(**({"size": 28} | config.views)).size <= 28

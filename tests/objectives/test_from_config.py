@@ -369,7 +369,6 @@ def test_mistakes_are_values(parts: dict[str, Any], message: str) -> None:
         ({"graph": {"name": "labels", "file": "x"}}, "unknown argument of graph 'labels' 'file'; valid: none"),
         ({"graph": "adjacency"}, "graph 'adjacency' needs file: graph.file=..."),
         ({"target": "centred"}, "target 'centred' needs codes: choose energy 'codes', whose codes it assigns"),
-        ({"target": "memory"}, "target 'memory' needs size: give the number of training images"),
         ({"negatives": "memory"}, "negatives 'memory' needs memory: choose target 'memory', which it draws from"),
         ({"contrast": "noise_contrastive"}, "'noise_contrastive' needs population: choose target 'memory'"),
         ({"regularizers": {"hsic": {}}}, "'hsic' needs kernel: choose energy 'inverse_multiquadratic'"),

@@ -329,12 +329,12 @@ def test_heads_of_the_papers() -> None:
         "simsiam": (MLP(hidden=(2048, 2048), out=2048, output_norm="batch_no_affine"), MLP(hidden=(512,), out=2048)),
     }
     for name, heads in expected.items():
-        objective = create_objective(name, **({"bank_size": 10} if name == "nce" else {}))
+        objective = create_objective(name)
         assert (objective.heads.projector, objective.heads.predictor) == heads, name
 
 
 def test_sizes_of_the_papers() -> None:
-    moco, nce = create_objective("moco_v2"), create_objective("nce", bank_size=10)
+    moco, nce = create_objective("moco_v2"), create_objective("nce")
     assert moco.negatives.queue.vectors.shape == (65536, 128)
     assert create_objective("nnclr").target.queue.vectors.shape == (98304, 256)
     assert create_objective("swav").energy.codes.prototypes.shape == (3000, 128)

@@ -606,8 +606,6 @@ def test_mistakes_name_the_nearest() -> None:
         TypeError, match="unknown argument of objective 'simclr' 'temprature': did you mean 'temperature'"
     ):
         create_objective("simclr", temprature=0.1)
-    with pytest.raises(TypeError, match="objective 'nce' needs bank_size: objective.bank_size="):
-        create_objective("nce")
     with pytest.raises(TypeError, match=r"unknown field of simclr\.projector 'hiden': did you mean 'hidden'"):
         create_objective("simclr", projector={"hiden": [3]})
     with pytest.raises(TypeError, match="simclr.projector must be an MLP or a mapping"):

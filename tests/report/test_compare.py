@@ -99,7 +99,7 @@ def test_a_run_that_went_on_after_its_evaluation_shows_the_evaluated_epoch(tmp_p
 def test_stale_results_are_evaluated_again(runs, monkeypatch):
     asked = []
     evaluate = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda path: asked.append(path) or evaluate(path))
+    monkeypatch.setattr(module, "evaluate", lambda path, **parts: asked.append(path) or evaluate(path, **parts))
     compare(runs)
     assert asked == runs
     (runs[1] / "encoder.safetensors").write_bytes(b"other weights")

@@ -37,7 +37,7 @@ def finished_run(tmp_path, monkeypatch):
     x = torch.randint(0, 256, (72, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     part = Images(x, torch.arange(72) % 3, ("a", "b", "c"))
     for module in (run_module, sample_module):
-        monkeypatch.setattr(module, "load_data", lambda config: Splits(part, part, part, "noise", "memory"))
+        monkeypatch.setattr(module, "load_data", lambda config, data=None: Splits(part, part, part, "noise", "memory"))
 
     def train(generative, norm="groupnorm1", objective="none"):
         config = {

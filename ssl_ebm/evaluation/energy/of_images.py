@@ -48,9 +48,9 @@ def image_measures(
     - `classifier`, of the logits head: accuracy and calibration of p(y | x) on test;
     - `log_likelihood`, of an RBM, as the function of that name gives it.
 
-    None for a run without a generative head.
+    None for a run without a generative head, or whose head needs an energy of pairs that is not there.
     """
-    if model.head is None:
+    if model.head is None or (model.missing is not None and isinstance(model.head, JointHead)):
         return None
     size = model.sample_shape[-1]
 

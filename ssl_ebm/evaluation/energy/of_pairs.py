@@ -13,9 +13,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_ebm.config import Config
-from ssl_ebm.data.datasets import DATASETS, DataConfig, Images, Splits, load_data
+from ssl_ebm.data.datasets import DATASETS, DataConfig, load_data
 from ssl_ebm.data.image_files import DataError
 from ssl_ebm.data.resize import resize
+from ssl_ebm.data.splits import Images, Splits
+from ssl_ebm.data.user_views import is_builtin, user_views
 from ssl_ebm.data.views import create_views
 from ssl_ebm.energies.pairwise import Cosine, Energy
 from ssl_ebm.evaluation.energy.calibration import calibrate
@@ -69,10 +71,28 @@ def held_out(test: Images) -> Images:
     return test.subset(evenly_spaced(len(test), ENERGY_IMAGES))
 
 
-def two_views(config: Config, size: int, images: Tensor) -> Float[Tensor, "2 n c size size"]:
-    """Two training views of each image, at the images' size; the same for every run that has these views."""
-    views = create_views(**(config.views | {"views": 2, "local_views": 0, "size": size}))
-    return views(images, generator=torch.Generator().manual_seed(VIEWS_SEED))
+def two_views(config: Config, size: int, images: Tensor, make_views: Any = None) -> Float[Tensor, "2 n c size size"]:
+    """Two training views of each image, at the images' size; the same for every run that has these views.
+
+    Args:
+        config: Of the run.
+        size: Of the views in pixels.
+        images: Of the data set, uint8.
+        make_views: The user's own that the config names: it makes views of one batch of the training at a time, of
+            which the first two are taken and resized; where it makes one, it is asked twice.
+    """
+    generator = torch.Generator().manual_seed(VIEWS_SEED)
+    if is_builtin(config.views):
+        views = create_views(**(config.views | {"views": 2, "local_views": 0, "size": size}))
+        return views(images, generator=generator)
+    make_some = user_views(config.views, images[:2], make_views)
+    times = range(2 if make_some.count == 1 else 1)
+    parts = [
+        torch.cat([make_some(part, generator=generator) for _ in times])[:2]
+        for part in images.split(config.training.batch_size)
+    ]
+    both = torch.cat(parts, dim=1).float().clamp(0, 1)
+    return resize(both.flatten(0, 1), size).unflatten(0, both.shape[:2])
 
 
 @torch.inference_mode()
@@ -99,24 +119,33 @@ def verification(energy: Energy, views: Views, labels: Int64[Tensor, " n"]) -> d
 
 
 def measure_energy(
-    model: EnergyModel, splits: Splits, features: Float[Tensor, "2 n feature"], embeddings: Views
+    model: EnergyModel,
+    splits: Splits,
+    features: Float[Tensor, "2 n feature"],
+    embeddings: Views,
+    make_views: Any = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Measures of the trained energy on held-out test images, and the energies of listed pairs.
 
     The measures are `trained` (verification and calibration), `canonical` and `strength`, as the functions of these
     names give them; the energies of pairs are the arrays of `pairs.npz`.
 
+    `trained` is None, and nothing else is there, of a model without an energy.
+
     Args:
         model: The trained model.
         splits: Its data.
         features: Backbone features of two views of the held-out test images.
         embeddings: The projections of `features`.
+        make_views: As in `two_views`.
     """
+    if model.missing is not None:
+        return {"trained": None}, pair_energies({"features": (Cosine(), features)}, held_out(splits.test).labels)
     test, scorer = held_out(splits.test), copy.deepcopy(model.scorer).cpu()
     images = test.images[evenly_spaced(len(test), STRENGTH_IMAGES)].to(model.device).float() / 255
     results = {
         "trained": verification(scorer, embeddings, test.labels),
-        "canonical": canonical(model, splits, embeddings, test.labels),
+        "canonical": canonical(model, splits, embeddings, test.labels, make_views),
         "strength": strength(lambda x: model.embed(x).cpu(), scorer, images),
     }
     return results, pair_energies({"trained": (scorer, embeddings), "features": (Cosine(), features)}, test.labels)
@@ -131,7 +160,9 @@ def pair_energies(energies: dict[str, tuple[Energy, Views]], labels: Int64[Tenso
 
 
 @torch.no_grad()
-def canonical(model: EnergyModel, splits: Splits, embeddings: Views, labels: Int64[Tensor, " n"]) -> dict[str, Any]:
+def canonical(
+    model: EnergyModel, splits: Splits, embeddings: Views, labels: Int64[Tensor, " n"], make_views: Any = None
+) -> dict[str, Any]:
     """The energy as an estimate of -PMI in nats: its `meaning`, `verification`, and bounds on the `information`.
 
     Its canonical form is fitted to training images. The meaning is "order" where an objective has none; where there
@@ -141,7 +172,7 @@ def canonical(model: EnergyModel, splits: Splits, embeddings: Views, labels: Int
         return {"meaning": "order"}
     images = splits.train.images[evenly_spaced(len(splits.train), CALIBRATION_IMAGES)]
     try:
-        fit = model.canonical(two_views(model.config, splits.image_size, images))
+        fit = model.canonical(two_views(model.config, splits.image_size, images, make_views))
     except ValueError as error:
         return {"meaning": model.canonical_form.meaning, "reason": str(error)}
     energy = copy.deepcopy(fit.scorer).cpu()
@@ -158,7 +189,8 @@ def outlier_detection(model: EnergyModel, bank: Bank, splits: Splits, *, beta: f
 
     `free_energy` is that of the trained energy against training images at β = 1. What that means differs with the
     energy's scale: `free_energy_calibrated` is at the β that makes the energy a log-odds, where that is positive.
-    `knn` is the distance to the 50th nearest training image and `mahalanobis` that to their mean, of backbone features.
+    `knn` is the distance to the 50th nearest training image and `mahalanobis` that to their mean, of backbone features;
+    a model without an energy has these two.
 
     Args:
         model: The trained model.
@@ -173,9 +205,11 @@ def outlier_detection(model: EnergyModel, bank: Bank, splits: Splits, *, beta: f
     def embed(features: np.ndarray) -> Tensor:
         return project(model, torch.from_numpy(features))
 
-    train_embeddings = embed(train)
-    scores: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "free_energy": lambda features: free_energies(scorer, embed(features), train_embeddings),
+    scores: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+    if model.missing is None:
+        train_embeddings = embed(train)
+        scores["free_energy"] = lambda features: free_energies(scorer, embed(features), train_embeddings)
+    scores |= {
         "knn": lambda features: knn_distances(features, train),
         "mahalanobis": Mahalanobis.fit(train),
     }

@@ -37,6 +37,9 @@ class Contrast(nn.Module):
         super().__init__()
         self.canonical_form: CanonicalForm | None = None
 
+    def fit_to(self, dataset_size: int) -> None:
+        """How many images there are to train on, told before the first batch."""
+
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor; 0 for an anchor without positives."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,19 +33,38 @@ class Memory(Target):
     same_view = True
     vectors: Tensor
 
-    def __init__(self, *, size: int, dim: int, momentum: float = 0.5) -> None:
+    def __init__(self, *, size: int | None = None, dim: int, momentum: float = 0.5) -> None:
         super().__init__()
-        if size < 1:
+        if size is not None and size < 1:
             raise ValueError(f"bank_size must be >= 1, got {size}")
         if not 0 <= momentum < 1:
             raise ValueError(f"bank_momentum must be in [0, 1), got {momentum}")
         self.dim, self.momentum = dim, float(momentum)
+        self.register_buffer("vectors", self._initial(size or 0, dim))
+
+    @staticmethod
+    def _initial(size: int, dim: int) -> Float[Tensor, "{size} {dim}"]:
         uniform = torch.rand(size, dim, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("vectors", (uniform * 2 - 1) * (3 / dim) ** 0.5)
+        return (uniform * 2 - 1) * (3 / dim) ** 0.5
+
+    def fit_to(self, dataset_size: int) -> None:
+        """As many memories as there are images, where the size was not given.
+
+        Raises:
+            ValueError: It was, and is too small.
+        """
+        if len(self.vectors) == 0:
+            self.vectors = self._initial(dataset_size, self.vectors.shape[1]).to(self.vectors)
+        if len(self.vectors) < dataset_size:
+            raise ValueError(
+                f"objective.bank_size={len(self.vectors)} is less than the {dataset_size} training images: leave it out"
+            )
 
     def forward(self, embeddings: Embeddings) -> Branch:
         """The memory of each image, repeated for every view."""
         index = embeddings.require("index", why="a memory bank")
+        if len(self.vectors) == 0:
+            raise ValueError("a memory bank holds one entry for each image: call objective.fit_to(number of images)")
         z = embeddings.projection
         return self.vectors[index].to(z.dtype).expand(z.shape[0], -1, -1)
 

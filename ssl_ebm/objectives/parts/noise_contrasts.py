@@ -92,34 +92,44 @@ class NoiseContrastive(Contrast):
 
     Z is a buffer, estimated from the first batch in training and constant from then on, Z = population · mean exp(-E⁻),
     as in InstDisc (arXiv 1805.01978; lemniscate's NCEAverage). Before that, evaluation estimates it from its own batch.
+
+    Args:
+        population: How many samples the noise is drawn from; None: as many as `fit_to` is told.
     """
 
     log_partition: Tensor
 
-    def __init__(self, *, population: int) -> None:
+    def __init__(self, *, population: int | None) -> None:
         super().__init__()
-        if population < 1:
+        if population is not None and population < 1:
             raise ValueError(f"population must be >= 1, got {population}")
         self.population = population
         self.estimated = False
         self.register_buffer("log_partition", torch.tensor(math.nan))
         self.canonical_form = Offset(meaning="PMI + log(Z / n)")
 
+    def fit_to(self, dataset_size: int) -> None:
+        """The noise is drawn from as many samples as there are images, where `population` was not given."""
+        self.population = dataset_size if self.population is None else self.population
+
     def forward(self, positive: Rows, negative: Rows | None) -> Float[Tensor, " n"]:
         """Loss of each anchor."""
         assert negative is not None
+        if self.population is None:
+            raise ValueError("noise is drawn from all images: call objective.fit_to(number of images)")
         log_draws = negative.count.clamp(min=1).log()
         log_partition = self.log_partition
         self.estimated = self.estimated or not bool(log_partition.isnan())  # once a run: isnan waits for the device
         if not self.estimated:
-            log_partition = self._estimate(negative.logsumexp().detach() - log_draws)
+            log_partition = self._estimate(negative.logsumexp().detach() - log_draws, self.population)
             if self.training:
                 self.log_partition.copy_(log_partition)
                 assert isinstance(self.canonical_form, Offset)
                 self.canonical_form.offset.copy_(log_partition - math.log(self.population))
         return discriminate(positive, negative, math.log(self.population) - log_draws - log_partition)
 
-    def _estimate(self, log_means: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    @staticmethod
+    def _estimate(log_means: Float[Tensor, " n"], population: int) -> Float[Tensor, ""]:
         """Estimate log Z from each anchor's log mean exp(-E⁻)."""
         log_means = distributed.gather(log_means)
-        return log_means.logsumexp(0) - math.log(len(log_means)) + math.log(self.population)
+        return log_means.logsumexp(0) - math.log(len(log_means)) + math.log(population)

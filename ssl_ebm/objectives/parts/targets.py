@@ -50,6 +50,9 @@ class Target(nn.Module):
     def update(self, embeddings: Embeddings) -> None:
         """Remember a batch; called in training, after the batch was scored."""
 
+    def fit_to(self, dataset_size: int) -> None:
+        """How many images there are to train on, told before the first batch."""
+
     def set_progress(self, fraction: float) -> None:
         """Tell how much of the training is done, in [0, 1]; temperatures follow it."""
 

@@ -13,7 +13,7 @@ from ssl_ebm.objectives.parts.noise_contrasts import NWJ, JensenShannon, NoiseCo
 
 def nce(
     *,
-    bank_size: int,
+    bank_size: int | None = None,
     temperature: float = 0.07,
     draws: int = 4096,
     bank_momentum: float = 0.5,
@@ -22,7 +22,7 @@ def nce(
     """Instance discrimination by noise-contrastive estimation against a memory of every image.
 
     -log h⁺ - Σ_m log(1 - h⁻), h = σ(-E - log(m q) - log Z), q = 1/n; each view is compared with the memory of its
-    image. `bank_size` is the number of training images; `pretrain` fills it in. Z is frozen from the first batch.
+    image. `bank_size` is the number of training images; None: what `fit_to` is told. Z is frozen from the first batch.
     Source: Wu et al. 2018, arXiv 1805.01978 (zhirongw/lemniscate.pytorch): τ .07, m 4096, momentum .5, linear head.
     """
     memory = Memory(size=bank_size, dim=projector.dim, momentum=bank_momentum)

@@ -13,7 +13,7 @@ from ssl_ebm.report.runs import lookup
 
 ROW, ENERGY = "{row}", "{energy}"
 two, three, whole = "{:.2f}".format, "{:.3g}".format, "{:,.0f}".format
-TRIALS = {"test": "rows.{row}.linear.test.size", "energy": "{energy}.images"}  # what proportions are of
+TRIALS = {"test": "rows.{row}.linear.test.size", "energy": "rows.{row}.energy.images"}  # what proportions are of
 
 
 def percent(value: float) -> str:

@@ -31,7 +31,7 @@ LOWEST_RATE = 1e-3  # at the left end of ROC curves
 def energies(groups: Sequence[Group], sheets: Mapping[str, Sheet]) -> dict[str, Any]:
     """Histograms of the energies of three kinds of pairs, ROC curves, and the table of calibration."""
     return {
-        "histograms": [_histograms(group) for group in groups],
+        "histograms": [_histograms(group) for group in groups if lookup(group.first.results, "energy", "trained")],
         "roc": roc_charts(groups, CURVES),
         "calibration": sheets.get("calibration"),
     }
