@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
 
     objectives = add("objectives", "list the objectives", OBJECTIVES)
     objectives.add_argument("name", nargs="?", help="show one objective's formula, arguments and source")
-    objectives.add_argument("--markdown", action="store_true", help="the table as docs/objectives.md has it")
+    objectives.add_argument("--markdown", action="store_true", help="the table as docs/catalogue.md has it")
     return parser
 
 
@@ -362,7 +362,7 @@ def _objectives(options: argparse.Namespace) -> int:
     for name, point in entry_points("objective").items():
         print(f"{name}, of the package {point.dist.name if point.dist else point.value}")
     print(
-        "\nssl-ebm objectives NAME shows an objective's arguments and source; docs/objectives.md explains the columns."
+        "\nssl-ebm objectives NAME shows an objective's arguments and source; docs/catalogue.md explains the columns."
     )
     return 0
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
+from ssl_ebm.evaluation.described_json import as_markdown
 from ssl_ebm.evaluation.energy.calibration import CalibrationResult
 from ssl_ebm.evaluation.energy.verification import EnergyResult
 from ssl_ebm.evaluation.probes.knn import KnnResult
-from ssl_ebm.evaluation.schema import as_markdown
 
 VERSION = 5  # of the protocol; a change makes stored baselines stale
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_ebm.evaluation.described_json import mismatches
 from ssl_ebm.evaluation.results import VERSION, Results
-from ssl_ebm.evaluation.schema import mismatches
 
 NAMED = 5  # places of one kind that an error lists
 

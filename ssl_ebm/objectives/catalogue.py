@@ -184,11 +184,11 @@ def as_text(entries: list[Entry]) -> str:
 
 
 def as_markdown(entries: list[Entry]) -> str:
-    """The catalogue as docs/objectives.md shows it."""
+    """The catalogue as docs/catalogue.md shows it."""
     lines = [
         "# The catalogue",
         "",
-        "Made by `ssl-ebm objectives --markdown > docs/objectives.md`. z is a projection, p a prediction, t a",
+        "Made by `ssl-ebm objectives --markdown > docs/catalogue.md`. z is a projection, p a prediction, t a",
         "teacher's projection, z̄ the mean of an image's views, m its memory, y its label, nn a nearest neighbour, sg",
         "stop-gradient. *Gradient*: whether the update is the gradient of a function. *Surrogate*: the loss is one of",
         "the whole batch, and the energy stands in for it to score pairs. *Order*: only the order of energies is",

@@ -12,10 +12,10 @@ import ssl_ebm.evaluation.rows as rows
 from ssl_ebm.config import load_config, save_config
 from ssl_ebm.data.datasets import DataError
 from ssl_ebm.evaluation import sgd_probe
+from ssl_ebm.evaluation.described_json import mismatches
 from ssl_ebm.evaluation.evaluate import evaluate
 from ssl_ebm.evaluation.features.bank import Bank
 from ssl_ebm.evaluation.results import EncoderRow, PairEnergies, Results
-from ssl_ebm.evaluation.schema import mismatches
 from ssl_ebm.evaluation.stored import read_results
 from ssl_ebm.training.run import prepare, save
 

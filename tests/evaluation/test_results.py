@@ -10,8 +10,8 @@ from example_measures import extend
 from example_runs import write_run
 
 from ssl_ebm.cli import main
+from ssl_ebm.evaluation.described_json import as_markdown, mismatches
 from ssl_ebm.evaluation.results import VERSION, Results, documentation
-from ssl_ebm.evaluation.schema import as_markdown, mismatches
 from ssl_ebm.evaluation.stored import current_results, read_results
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_documentation_is_up_to_date() -> None:
-    assert (ROOT / "docs/objectives.md").read_text() == as_markdown(catalogue()), (
-        "ssl-ebm objectives --markdown > docs/objectives.md"
+    assert (ROOT / "docs/catalogue.md").read_text() == as_markdown(catalogue()), (
+        "ssl-ebm objectives --markdown > docs/catalogue.md"
     )
 
 

@@ -9,11 +9,11 @@ import torch
 from ssl_ebm.config import load_config
 from ssl_ebm.data.datasets import Images, Splits
 from ssl_ebm.data.resize import resize
+from ssl_ebm.evaluation.described_json import mismatches
 from ssl_ebm.evaluation.energy import of_images as module
 from ssl_ebm.evaluation.energy.of_images import image_measures
 from ssl_ebm.evaluation.energy.verification import histograms
 from ssl_ebm.evaluation.results import ImageEnergies
-from ssl_ebm.evaluation.schema import mismatches
 from ssl_ebm.generative.term import create_head
 from ssl_ebm.model import EnergyModel
 from ssl_ebm.networks.encoder import build_encoder
