@@ -1,6 +1,6 @@
 """Self-supervised representation learning framed as energy-based models: low energy = compatible.
 
-Public names are imported when they are first asked for: torch and timm take seconds, which `ssl-ebm --help` need not wait.
+Public names are imported when they are first asked for: torch and timm take seconds, and `--help` should take none.
 """
 
 from importlib import import_module

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -150,13 +150,17 @@ def work(rank: int, size: int, cases: tuple[str, ...], folder: str) -> None:
     distributed.stop()
 
 
-@pytest.fixture(scope="module")
-def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+@cache
+def found_by(size: int, cases: tuple[str, ...]) -> list[dict[str, Any]]:
     """What each of several processes found, started once for all tests."""
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    size, cases = request.param
-    spawn(work, args=(size, cases, str(folder)), nprocs=size)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    with TemporaryDirectory() as folder:
+        spawn(work, args=(size, cases, folder), nprocs=size)
+        return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.fixture
+def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return found_by(*request.param)
 
 
 @cache
