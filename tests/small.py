@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -26,6 +27,11 @@ SMALL = {
     "frozen_prototypes": 0.0,
 }
 HEAD = {"hidden": (8,), "prototypes": 0, "frozen_prototypes": 0.0}
+
+
+def slow_but_for(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters of a test of which all but the kept ones are slow."""
+    return [pytest.param(value, marks=() if value in kept else pytest.mark.slow, id=str(value)) for value in values]
 
 
 def small_objective(name: str, *, dim: int = DIM, **constants: Any) -> Objective:

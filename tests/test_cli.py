@@ -51,7 +51,9 @@ def runs(tmp_path_factory):
     started.send_signal(signal.SIGKILL)
     started.wait()
     run(*command, "--resume")
-    run("pretrain", "configs/quickstart/vicreg.yaml", *QUICK, f"run_dir={folder}/vicreg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert main(["pretrain", "configs/quickstart/vicreg.yaml", *QUICK, f"run_dir={folder}/vicreg"]) == 0
     return folder
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import slow_but_for
 from torch.nn import functional as F
 
 import ssl_ebm
@@ -106,7 +107,7 @@ def equal(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but_for(KINDS, "ebm", "ebclr", "rbm"))
 def test_a_resumed_run_is_the_run_that_was_never_stopped(kind, tmp_path, monkeypatch):
     choice = KINDS[kind]
     whole = pretrain(settings(tmp_path / "whole", accumulate=2, **choice))

@@ -53,8 +53,14 @@ def measured_stride(encoder: Encoder) -> float:
     return (sizes[1] - sizes[0]) / (positions[1] - positions[0])
 
 
-@sizes
-@models
+@pytest.mark.parametrize(  # each at one size; at the other it is slow
+    ("name", "in_chans", "image_size"),
+    [
+        pytest.param(name, *size, marks=() if (i + j) % 2 else pytest.mark.slow, id=f"{name}-{size[1]}")
+        for i, name in enumerate(CONVOLUTIONAL)
+        for j, size in enumerate(SIZES)
+    ],
+)
 def test_stem_is_adapted_by_structure(name: str, in_chans: int, image_size: int) -> None:
     encoder = create_encoder(name, in_chans=in_chans, image_size=image_size)
     assert encoder.output_stride == measured_stride(encoder)

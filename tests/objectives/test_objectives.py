@@ -14,7 +14,17 @@ import reference_codes
 import reference_contrastive
 import reference_regularized
 import torch
-from small import batch_for, constant, gradients, random_batch, select, small_objective, transform, with_gradients
+from small import (
+    batch_for,
+    constant,
+    gradients,
+    random_batch,
+    select,
+    slow_but_for,
+    small_objective,
+    transform,
+    with_gradients,
+)
 from torch import Tensor
 
 from ssl_ebm.energies import rows as row_module
@@ -519,13 +529,7 @@ def optimise(objective: Objective, steps: int = 100) -> tuple[float, float]:
     return before, float(rankme(z.detach().flatten(0, 1)))
 
 
-@pytest.mark.parametrize(  # by default one of each way in which the volume is limited
-    "name",
-    [
-        pytest.param(name, marks=() if name in LEAVING else pytest.mark.slow)
-        for name in every_collapsing_objective.args[1]
-    ],
-)
+@pytest.mark.parametrize("name", slow_but_for(every_collapsing_objective.args[1], *LEAVING))
 def test_optimisation_leaves_the_collapse(name: str) -> None:
     before, after = optimise(small_objective(name, dim=8))
     assert before < 1.5 and after > 3

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from small import SMALL
+from small import SMALL, slow_but_for
 
 import ssl_ebm
 from ssl_ebm.config import load_config
@@ -110,26 +110,16 @@ KINDS_OF_STATE = {  # what a checkpoint must hold, and an objective that has it
     "simclr": "nothing but networks",
     "moco_v2": "a queue and a teacher",
     "nce": "a memory, draws and a constant from the first batch",
-    "siglip": "learned parameters of energy and contrast",
     "byol": "a predictor and a teacher",
     "directpred": "an energy that follows the embeddings",
     "swav": "prototypes and a queue of codes",
-    "dino": "a centre and schedules",
     "wmse": "running statistics of a scorer, draws of permutations",
-    "corinfomax": "running covariances of regularizers",
     "lejepa": "draws of slices",
     "ssl_hsic": "a learned kernel and draws of features",
-    "supervised": "labels",
 }
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        pytest.param(name, marks=() if name in KINDS_OF_STATE else pytest.mark.slow)
-        for name in ssl_ebm.list_objectives()
-    ],
-)
+@pytest.mark.parametrize("objective", slow_but_for(ssl_ebm.list_objectives(), *KINDS_OF_STATE))
 def test_a_resumed_run_is_the_run_that_was_never_stopped(objective, tmp_path, monkeypatch):
     head = {"hidden": [16], "out": 8}
     small = {"projector": head | ({"prototypes": 24} if objective == "dino" else {}), "predictor": head}
