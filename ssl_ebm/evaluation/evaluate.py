@@ -22,6 +22,7 @@ from ssl_ebm.data.datasets import load_data
 from ssl_ebm.data.splits import Images, Splits
 from ssl_ebm.devices import Compute, choose_compute
 from ssl_ebm.energies.index import EnergyIndex
+from ssl_ebm.evaluation.encoder_rows import baselines, evaluate_encoder, extract_bank, settings
 from ssl_ebm.evaluation.energy.mistakes import worst_mistakes
 from ssl_ebm.evaluation.energy.of_images import filters, image_measures
 from ssl_ebm.evaluation.energy.of_pairs import (
@@ -39,7 +40,6 @@ from ssl_ebm.evaluation.features.cost import cost
 from ssl_ebm.evaluation.probes.protocols import DESCRIPTIONS
 from ssl_ebm.evaluation.probes.sgd import sgd_probe
 from ssl_ebm.evaluation.results import VERSION
-from ssl_ebm.evaluation.rows import baselines, evaluate_encoder, extract_bank, settings
 from ssl_ebm.evaluation.stored import current_results, fingerprint
 from ssl_ebm.generative.heads import FreeEnergyHead
 from ssl_ebm.model import EnergyModel, load

@@ -24,7 +24,7 @@ class Results:
     run: Annotated[str, "The run's directory when it was evaluated."]
     objective: Annotated[ObjectiveRecord, "What was trained."]
     protocol: Annotated[ProtocolRecord, "What was measured on what."]
-    rows: Annotated[Rows, "The encoder, and what needs no training, by the same code on the same images."]
+    rows: Annotated[EncoderRows, "The encoder, and what needs no training, by the same code on the same images."]
     energy: Annotated[PairEnergies, "Energies of pairs of views."]
     config: Annotated[dict[str, Any], "The run's resolved config, as in config.yaml."]
     ood: Annotated[dict[str, dict[str, Detection]] | None, "Of each foreign data set, by each score."] = None
@@ -75,7 +75,7 @@ class ProtocolRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class EncoderRows:
     """One row for each encoder. `random_encoder` and `pretrained_encoder` exclude each other."""
 
     encoder: Annotated[EncoderRow, "The run's."]
@@ -84,7 +84,7 @@ class Rows:
     raw_pixels: Annotated[EncoderRow | None, "No network."] = None
 
 
-BASELINES = tuple(field.name for field in fields(Rows) if field.name != "encoder")
+BASELINES = tuple(field.name for field in fields(EncoderRows) if field.name != "encoder")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ _PHRASES = {  # for parts whose name does not say how they limit the volume
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One objective of the catalogue.
 
     Attributes:
@@ -72,17 +72,17 @@ def traits(objective: Objective | FromModule) -> dict[str, Any]:
     }
 
 
-def catalogue() -> list[Entry]:
+def catalogue() -> list[CatalogueEntry]:
     """The lines of all objectives, at their papers' settings."""
     return [entry(name) for name in OBJECTIVES]
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CatalogueEntry:
     """The line of one objective."""
     objective = create_objective(name)
     objective.fit_to(IMAGES)
     canonical_form = objective.canonical_form
-    return Entry(
+    return CatalogueEntry(
         name=name,
         family=next(family for family, members in FAMILIES.items() if name in members),
         energy=_energy(objective),
@@ -169,7 +169,7 @@ COLUMNS: dict[str, Any] = {
 }
 
 
-def as_text(entries: list[Entry]) -> str:
+def as_text(entries: list[CatalogueEntry]) -> str:
     """The catalogue as a table for a terminal, with a block for each family."""
     rows = [[cell(e) for cell in COLUMNS.values()] for e in entries]
     widths = [max(map(len, column)) for column in zip(list(COLUMNS), *rows, strict=True)]
@@ -183,7 +183,7 @@ def as_text(entries: list[Entry]) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(entries: list[Entry]) -> str:
+def as_markdown(entries: list[CatalogueEntry]) -> str:
     """The catalogue as docs/catalogue.md shows it."""
     lines = [
         "# The catalogue",

@@ -33,7 +33,7 @@ from ssl_ebm.user_code import Parts
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class RunComparison:
     """What was compared, as a table, a report and JSON.
 
     Attributes:
@@ -113,7 +113,7 @@ def compare(
     encoder: Any = None,
     views: Any = None,
     trust: bool = False,
-) -> Comparison:
+) -> RunComparison:
     """Compare runs on one data set; those without current results are evaluated first.
 
     Parts of the runs' authors are needed for that evaluation alone, and stored results are compared without. A list of
@@ -142,7 +142,7 @@ def compare(
     _require_equal({run.name: {f"sizes.{k}": v for k, v in run.results["protocol"]["sizes"].items()} for run in runs})
     rows, notes, warnings = summarise(runs)
     without = [f"{run.name} has no energies: {reason}." for run in runs for reason in _missing(run)]
-    comparison = Comparison(runs, rows, notes, [*warnings, *without])
+    comparison = RunComparison(runs, rows, notes, [*warnings, *without])
     if report is not None:
         comparison.write(report)
     return comparison

@@ -82,7 +82,7 @@ class StudyConfig:
         return Path(self.directory or f"runs/studies/{self.name}")
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StudyObjective]:
         """The objectives, checked."""
         entries = [_entry(given) for given in self.objectives]
         labels = [entry.label for entry in entries]
@@ -103,7 +103,7 @@ class StudyConfig:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StudyObjective:
     """One objective of a study with its changes."""
 
     label: str
@@ -237,7 +237,7 @@ def trials(study: StudyConfig) -> list[PlannedRun]:
     return [_run(study, cell, entry, study.tuning.seed, point, number) for cell, entry, (number, point) in combinations]
 
 
-def _entry(given: Any) -> Entry:
+def _entry(given: Any) -> StudyObjective:
     changes = {"name": given} if isinstance(given, str) else given
     if not isinstance(changes, Mapping) or "name" not in changes:
         raise ValueError(f"an objective must be a name or a mapping with a name, got {given!r}")
@@ -258,11 +258,11 @@ def _entry(given: Any) -> Entry:
     other = rest["objective"].get("name", name) if "objective" in rest else name
     if other != name:
         raise ValueError(f"objective {label} has two names, {name} and {other}: give one")
-    return Entry(label, name, rest)
+    return StudyObjective(label, name, rest)
 
 
 def _run(
-    study: StudyConfig, cell: Cell, entry: Entry, seed: int, point: Mapping[str, Any], trial: int | None = None
+    study: StudyConfig, cell: Cell, entry: StudyObjective, seed: int, point: Mapping[str, Any], trial: int | None = None
 ) -> PlannedRun:
     folder = study.path / cell.label / ("" if trial is None else "tuning")
     name = f"{entry.label}-s{seed}" if trial is None else f"{entry.label}-t{trial}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_ebm.evaluation.results import BASELINES
-from ssl_ebm.report.compare import Comparison, compare
+from ssl_ebm.report.compare import RunComparison, compare
 from ssl_ebm.report.runs import EvaluatedRun, Study, numbers
 from ssl_ebm.report.summary import BUDGET, said_differences, said_signs, summarise
 from ssl_ebm.report.tables.measures import Measure, shown_in
@@ -82,11 +82,11 @@ class StudyResults:
         """The table on a terminal, with what the tests found."""
         return as_text(self.table, self.analyses, self.findings, self.warnings)
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> RunComparison:
         """All runs, which the report shows by objective; pictures and curves are of the first seed."""
         runs = [run for own in self.runs.values() for run in own.values()]
         rows, notes, _ = summarise(runs)
-        return Comparison(runs, rows, notes, list(self.warnings), study=Study.of(self.as_dict()))
+        return RunComparison(runs, rows, notes, list(self.warnings), study=Study.of(self.as_dict()))
 
     def write(self) -> None:
         """Write study.json, and report.html with report.md and comparison.json."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import ssl_ebm.evaluation.encoder_rows as rows
 import ssl_ebm.evaluation.evaluate as module
-import ssl_ebm.evaluation.rows as rows
 from ssl_ebm.config import load_config, save_config
 from ssl_ebm.data.datasets import DataError
 from ssl_ebm.evaluation import sgd_probe
