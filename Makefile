@@ -1,6 +1,6 @@
 # make quickstart   pretrain, evaluate and compare three objectives on Fashion-MNIST
 # make test         lint, types and the tests that are not marked slow
-# make test-all     the slow tests too: everything that CI checks
+# make test-all     the slow tests too, and shapes of all tensors at run time: everything that CI checks
 # make lint         style of the code, by ruff
 # make types        annotations, by mypy
 # make clean        remove the runs of the quickstart
@@ -56,7 +56,7 @@ types: install
 	@$(BIN)/mypy
 
 test: lint types data
-	@$(PYTEST)
+	@CHECK_SHAPES=0 $(PYTEST)
 
 test-all: lint types data
 	@$(PYTEST) -m ''

@@ -107,7 +107,7 @@ def equal(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("kind", slow_but_for(KINDS, "ebm", "ebclr", "rbm"))
+@pytest.mark.parametrize("kind", slow_but_for(KINDS, "ebm", "ebclr"))
 def test_a_resumed_run_is_the_run_that_was_never_stopped(kind, tmp_path, monkeypatch):
     choice = KINDS[kind]
     whole = pretrain(settings(tmp_path / "whole", accumulate=2, **choice))

@@ -450,7 +450,7 @@ def combinations(**lists: list[Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(lists, chosen, strict=True))
 
 
-@pytest.mark.parametrize("contrast", slow_but_for(CONTRASTS, None, "infonce", "margin", "sigmoid"))
+@pytest.mark.parametrize("contrast", slow_but_for(CONTRASTS, None, "infonce", "sigmoid"))
 def test_every_combination_trains_or_says_why_not(contrast: Any) -> None:
     found = [
         attempt(contrast=contrast, **parts)
@@ -460,9 +460,7 @@ def test_every_combination_trains_or_says_why_not(contrast: Any) -> None:
     assert (trained > 0) == (contrast is not None), set(found)
 
 
-@pytest.mark.parametrize(
-    "name", slow_but_for(PARTS["regularizers"], "variance", "cross_correlation", "hsic", "mean_entropy", "uniformity")
-)
+@pytest.mark.parametrize("name", slow_but_for(PARTS["regularizers"], "variance", "hsic", "mean_entropy"))
 def test_every_regularizer_goes_with_every_energy_and_target(name: str) -> None:
     found = [
         attempt(regularizers={name: {}}, **parts)

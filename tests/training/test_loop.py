@@ -111,10 +111,7 @@ KINDS_OF_STATE = {  # what a checkpoint must hold, and an objective that has it
     "moco_v2": "a queue and a teacher",
     "nce": "a memory, draws and a constant from the first batch",
     "byol": "a predictor and a teacher",
-    "directpred": "an energy that follows the embeddings",
     "swav": "prototypes and a queue of codes",
-    "wmse": "running statistics of a scorer, draws of permutations",
-    "lejepa": "draws of slices",
     "ssl_hsic": "a learned kernel and draws of features",
 }
 

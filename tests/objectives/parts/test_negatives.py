@@ -63,7 +63,15 @@ def check(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("same", [True, False], ids=["itself", "teacher"])
 @pytest.mark.parametrize(("views", "targets"), [(2, 2), (3, 3), (4, 2)])
-@pytest.mark.parametrize("energy", [Cosine(temperature=0.3), Distance(), Bilinear(dim=DIM).double()], ids=repr)
+@pytest.mark.parametrize(
+    "energy",
+    [
+        Cosine(temperature=0.3),
+        pytest.param(Distance(), marks=pytest.mark.slow),
+        pytest.param(Bilinear(dim=DIM).double(), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
 def test_batch_of_all_views(
     energy: Energy, views: int, targets: int, same: bool, kind: str, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
