@@ -295,6 +295,19 @@ def test_energies_beyond_the_exponential(tiled: Callable[..., None], symmetric: 
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 1), (9, 1300, 5), (1000, 700, 130)])
+def test_fused_attention_gives_the_same(tiled: Callable[..., None], n: int, m: int, dim: int) -> None:
+    tiled(10**4)
+    a, b = random(n, dim), random(m, dim, seed=1).detach()
+    for energy in (Cosine(temperature=0.1), Cosine(temperature=0.01), Dot()):
+        expected = derivatives(torch.logsumexp(-energy.cross(a, b), 1), [a])
+        single = EnergyMatrix(energy, a.float(), b.float()).logsumexp()
+        assert single.grad_fn.name() == "_AttentionBackward"
+        for found, wanted in zip(derivatives(single, [a]), expected, strict=True):
+            atol = 1e-5 * wanted.abs().max().item()
+            torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=max(atol, 1e-12))
+
+
 def test_safety_without_a_bound_is_read_off_the_factors() -> None:
     a, b = random(N, DIM), random(M, DIM, seed=1)
     energies = [SquaredEuclidean(), Dot(), Bilinear(dim=DIM).double(), Cosine(temperature=0.5, learnable=True)]
